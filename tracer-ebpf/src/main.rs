@@ -1,2 +1,342 @@
+//! The kernel side of tracer: the list of programs.
+//!
+//! Every program is an entry point of a few lines: it takes its arguments and
+//! calls the subject they belong to. A point of interest has one program per
+//! way to attach it; the user side loads those this kernel offers.
 #![no_std]
 #![no_main]
+
+mod device;
+mod flow;
+mod frame;
+mod free;
+mod globals;
+mod maps;
+mod process;
+mod read;
+mod route;
+mod skb;
+mod tally;
+mod told;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+        RetProbeContext,
+    },
+};
+use tracer_common::{
+    record::route_hook,
+    tally::{freed_by, seen},
+};
+
+use crate::{device::NetDevice, globals::config, skb::SkBuff};
+
+// --- frames -----------------------------------------------------------------
+
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn frame_start_btf(ctx: BtfTracePointContext) -> i32 {
+    frame::open(ctx.as_ptr(), SkBuff(ctx.arg(0)), NetDevice(ctx.arg(1)), seen::TRACEPOINTS);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
+pub fn frame_start_raw(ctx: RawTracePointContext) -> i32 {
+    frame::open(ctx.as_ptr(), SkBuff(ctx.arg(0)), NetDevice(ctx.arg(1)), seen::TRACEPOINTS);
+    0
+}
+
+#[btf_tracepoint(function = "net_dev_xmit")]
+pub fn frame_end_btf(ctx: BtfTracePointContext) -> i32 {
+    frame::close_device(NetDevice(ctx.arg(2)), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "net_dev_xmit")]
+pub fn frame_end_raw(ctx: RawTracePointContext) -> i32 {
+    frame::close_device(NetDevice(ctx.arg(2)), ctx.arg(1));
+    0
+}
+
+/// A tunnel driver's `ndo_start_xmit(skb, dev)`.
+#[kprobe]
+pub fn driver_xmit(ctx: ProbeContext) -> u32 {
+    if let (Some(skb), Some(dev)) = (ctx.arg(0), ctx.arg(1)) {
+        frame::open(ctx.as_ptr(), SkBuff(skb), NetDevice(dev), seen::DRIVER);
+    }
+    0
+}
+
+#[kretprobe]
+pub fn driver_xmit_return(ctx: RetProbeContext) -> u32 {
+    frame::close_driver(ctx.ret());
+    0
+}
+
+/// `ipip6_tunnel_xmit(skb, dev)`, where it was not inlined: always called by
+/// `sit_tunnel_xmit`, so it opens nothing.
+#[kprobe]
+pub fn inner_xmit(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0) {
+        frame::mark(SkBuff(skb), seen::INNER_FUNCTION);
+    }
+    0
+}
+
+// --- the outer packet goes to IP --------------------------------------------
+
+/// `iptunnel_xmit(sk, rt, skb, …)`
+#[fentry(function = "iptunnel_xmit")]
+pub fn iptunnel_xmit_fentry(ctx: FEntryContext) -> i32 {
+    frame::handed(SkBuff(ctx.arg(2)));
+    0
+}
+
+#[kprobe]
+pub fn iptunnel_xmit_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(2) {
+        frame::handed(SkBuff(skb));
+    }
+    0
+}
+
+/// `ip6_local_out(net, sk, skb)`: what the inline `ip6tunnel_xmit` calls.
+#[fentry(function = "ip6_local_out")]
+pub fn ip6_local_out_fentry(ctx: FEntryContext) -> i32 {
+    frame::handed(SkBuff(ctx.arg(2)));
+    0
+}
+
+#[kprobe]
+pub fn ip6_local_out_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(2) {
+        frame::handed(SkBuff(skb));
+    }
+    0
+}
+
+// --- frees ------------------------------------------------------------------
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
+    // The verifier refuses to read an argument that the tracepoint does not
+    // have; the count is a constant to it, so the branch is cut away.
+    let reason = if config!(kfree_skb_args) >= 3 { ctx.arg(2) } else { 0 };
+    free::freed(ctx.as_ptr(), SkBuff(ctx.arg(0)), ctx.arg(1), reason, freed_by::KFREE_SKB);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
+    let reason = if config!(kfree_skb_args) >= 3 { ctx.arg(2) } else { 0 };
+    free::freed(ctx.as_ptr(), SkBuff(ctx.arg(0)), ctx.arg(1), reason, freed_by::KFREE_SKB);
+    0
+}
+
+/// `kfree_skb(skb)`, a function until 5.16.
+#[kprobe]
+pub fn kfree_skb_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0) {
+        free::freed_at_entry(&ctx, SkBuff(skb), 0);
+    }
+    0
+}
+
+/// `kfree_skb_reason(skb, reason)`, 5.17 to 6.10.
+#[kprobe]
+pub fn kfree_skb_reason_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(skb), Some(reason)) = (ctx.arg(0), ctx.arg(1)) {
+        free::freed_at_entry(&ctx, SkBuff(skb), reason);
+    }
+    0
+}
+
+/// `sk_skb_reason_drop(sk, skb, reason)`, since 6.11.
+#[kprobe]
+pub fn sk_skb_reason_drop_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(skb), Some(reason)) = (ctx.arg(1), ctx.arg(2)) {
+        free::freed_at_entry(&ctx, SkBuff(skb), reason);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "consume_skb")]
+pub fn consume_skb_btf(ctx: BtfTracePointContext) -> i32 {
+    let location = if config!(consume_skb_args) >= 2 { ctx.arg(1) } else { 0 };
+    free::consumed(ctx.as_ptr(), SkBuff(ctx.arg(0)), location);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "consume_skb")]
+pub fn consume_skb_raw(ctx: RawTracePointContext) -> i32 {
+    let location = if config!(consume_skb_args) >= 2 { ctx.arg(1) } else { 0 };
+    free::consumed(ctx.as_ptr(), SkBuff(ctx.arg(0)), location);
+    0
+}
+
+/// `skb_realloc_headroom(skb, headroom)` returns a copy.
+#[fexit(function = "skb_realloc_headroom")]
+pub fn skb_realloc_headroom_fexit(ctx: FExitContext) -> i32 {
+    frame::replaced(SkBuff(ctx.arg(0)), SkBuff(ctx.arg(2)));
+    0
+}
+
+#[kprobe]
+pub fn skb_realloc_headroom_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0) {
+        frame::replacing(SkBuff(skb));
+    }
+    0
+}
+
+#[kretprobe]
+pub fn skb_realloc_headroom_kretprobe(ctx: RetProbeContext) -> u32 {
+    frame::replaced_return(SkBuff(ctx.ret()));
+    0
+}
+
+// --- routes -----------------------------------------------------------------
+// The return value of a function follows its arguments in the fexit context;
+// the user side checks the number of arguments before it takes this way, since
+// the helper for it is newer (5.17) than the oldest kernel.
+
+#[fexit(function = "ip_route_output_flow")]
+pub fn ip_route_output_flow_fexit(ctx: FExitContext) -> i32 {
+    route::ipv4(route_hook::IP_ROUTE_OUTPUT_FLOW, ctx.arg(3), ctx.arg(1));
+    0
+}
+
+#[kprobe]
+pub fn ip_route_output_flow_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(flow) = ctx.arg(1) {
+        route::asked(flow);
+    }
+    0
+}
+
+#[kretprobe]
+pub fn ip_route_output_flow_kretprobe(ctx: RetProbeContext) -> u32 {
+    route::ipv4(route_hook::IP_ROUTE_OUTPUT_FLOW, ctx.ret(), route::question());
+    0
+}
+
+#[fexit(function = "dst_cache_get_ip4")]
+pub fn dst_cache_get_ip4_fexit(ctx: FExitContext) -> i32 {
+    route::ipv4(route_hook::DST_CACHE_GET_IP4, ctx.arg(2), 0);
+    0
+}
+
+#[kretprobe]
+pub fn dst_cache_get_ip4_kretprobe(ctx: RetProbeContext) -> u32 {
+    route::ipv4(route_hook::DST_CACHE_GET_IP4, ctx.ret(), 0);
+    0
+}
+
+#[fexit(function = "ip6_route_output_flags")]
+pub fn ip6_route_output_flags_fexit(ctx: FExitContext) -> i32 {
+    route::ipv6(route_hook::IP6_ROUTE_OUTPUT_FLAGS, ctx.arg(4), ctx.arg(2));
+    0
+}
+
+#[kprobe]
+pub fn ip6_route_output_flags_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(flow) = ctx.arg(2) {
+        route::asked(flow);
+    }
+    0
+}
+
+#[kretprobe]
+pub fn ip6_route_output_flags_kretprobe(ctx: RetProbeContext) -> u32 {
+    route::ipv6(route_hook::IP6_ROUTE_OUTPUT_FLAGS, ctx.ret(), route::question());
+    0
+}
+
+#[fexit(function = "dst_cache_get")]
+pub fn dst_cache_get_fexit(ctx: FExitContext) -> i32 {
+    route::ipv6(route_hook::DST_CACHE_GET, ctx.arg(1), 0);
+    0
+}
+
+#[kretprobe]
+pub fn dst_cache_get_kretprobe(ctx: RetProbeContext) -> u32 {
+    route::ipv6(route_hook::DST_CACHE_GET, ctx.ret(), 0);
+    0
+}
+
+#[fexit(function = "dst_cache_get_ip6")]
+pub fn dst_cache_get_ip6_fexit(ctx: FExitContext) -> i32 {
+    route::ipv6(route_hook::DST_CACHE_GET_IP6, ctx.arg(2), 0);
+    0
+}
+
+#[kretprobe]
+pub fn dst_cache_get_ip6_kretprobe(ctx: RetProbeContext) -> u32 {
+    route::ipv6(route_hook::DST_CACHE_GET_IP6, ctx.ret(), 0);
+    0
+}
+
+/// `fib_table_lookup(tb_id, flp, nhc, err)`: where functions cannot be probed.
+#[btf_tracepoint(function = "fib_table_lookup")]
+pub fn fib_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
+    route::table(route_hook::FIB_TABLE_LOOKUP, ctx.arg(1), ctx.arg(3));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "fib_table_lookup")]
+pub fn fib_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
+    route::table(route_hook::FIB_TABLE_LOOKUP, ctx.arg(1), ctx.arg(3));
+    0
+}
+
+// --- ICMP errors to the sender ----------------------------------------------
+
+/// `__icmp_send(skb_in, type, code, …)`
+#[fentry(function = "__icmp_send")]
+pub fn icmp_send_fentry(ctx: FEntryContext) -> i32 {
+    told::raised(SkBuff(ctx.arg(0)), 4, ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[kprobe]
+pub fn icmp_send_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(skb), Some(kind), Some(code)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
+        told::raised(SkBuff(skb), 4, kind, code);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "icmp_send")]
+pub fn icmp_send_btf(ctx: BtfTracePointContext) -> i32 {
+    told::raised(SkBuff(ctx.arg(0)), 4, ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `icmp6_send(skb, type, code, …)`
+#[fentry(function = "icmp6_send")]
+pub fn icmp6_send_fentry(ctx: FEntryContext) -> i32 {
+    told::raised(SkBuff(ctx.arg(0)), 6, ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[kprobe]
+pub fn icmp6_send_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(skb), Some(kind), Some(code)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
+        told::raised(SkBuff(skb), 6, kind, code);
+    }
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lets only programs under a GPL-compatible licence read kernel
+/// memory.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

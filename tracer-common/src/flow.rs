@@ -1,0 +1,38 @@
+//! The flow of one packet: the 5-tuple of one of its IP headers.
+
+/// EtherType of IPv4.
+pub const ETH_P_IP: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETH_P_IPV6: u16 = 0x86dd;
+/// EtherType of ARP.
+pub const ETH_P_ARP: u16 = 0x0806;
+
+pub const IPPROTO_ICMP: u8 = 1;
+pub const IPPROTO_IPIP: u8 = 4;
+pub const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_IPV6: u8 = 41;
+pub const IPPROTO_GRE: u8 = 47;
+pub const IPPROTO_ICMPV6: u8 = 58;
+
+/// Addresses, protocol and ports of one IP header.
+///
+/// IPv4 and ARP addresses stand in the first four bytes of `src` and `dst`.
+/// What is not there (ports of ICMP, everything of a packet that is neither
+/// IP nor ARP) is zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    pub src: [u8; 16],
+    pub dst: [u8; 16],
+    pub sport: u16,
+    pub dport: u16,
+    /// `ETH_P_IP`, `ETH_P_IPV6`, or another EtherType; 0 when nothing is known.
+    pub ethertype: u16,
+    /// IP protocol number, after IPv6 extension headers.
+    pub proto: u8,
+    /// ICMP or ICMPv6 type, where `proto` is one of them.
+    pub icmp_type: u8,
+}
+const _: () = assert!(size_of::<Flow>() == 40);
+crate::pod!(Flow);

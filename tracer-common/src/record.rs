@@ -1,0 +1,104 @@
+//! The detail of one drop, as it travels through the ring buffer.
+
+use crate::{
+    config::{IFNAMSIZ, KIND_LEN},
+    flow::Flow,
+    tally::{COUNTERS, TallyKey},
+};
+
+/// Longest chain of nested tunnel devices that is named in a record.
+pub const PATH_LEN: usize = 8;
+
+/// Which function gave the route; values of [`Route::seen_at`].
+pub mod route_hook {
+    pub const NONE: u32 = 0;
+    pub const IP_ROUTE_OUTPUT_FLOW: u32 = 1;
+    pub const DST_CACHE_GET_IP4: u32 = 2;
+    pub const IP6_ROUTE_OUTPUT_FLAGS: u32 = 3;
+    pub const DST_CACHE_GET: u32 = 4;
+    pub const DST_CACHE_GET_IP6: u32 = 5;
+    pub const FIB_TABLE_LOOKUP: u32 = 6;
+    pub const FIB6_TABLE_LOOKUP: u32 = 7;
+}
+
+/// The underlay route as the hooks saw it. Type and errno are in the key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    pub dst: [u8; 16],
+    pub src: [u8; 16],
+    pub gateway: [u8; 16],
+    /// Name of the device the route leaves by.
+    pub dev: [u8; IFNAMSIZ],
+    pub dev_ifindex: u32,
+    pub mark: u32,
+    /// One of [`route_hook`].
+    pub seen_at: u32,
+    /// 4 or 6, 0: no gateway known.
+    pub gateway_family: u32,
+}
+
+/// The process that sent the packet, where it was running when the frame was
+/// opened.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    pub comm: [u8; 16],
+    pub cgroup: u64,
+    /// 0: not a process (the kernel itself, a forwarded packet, a timer).
+    pub tgid: u32,
+    /// Owner of the sending socket, or of the process.
+    pub uid: u32,
+    /// Bits of [`sender`].
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+/// What is known of the sender; bits of [`Process::flags`].
+pub mod sender {
+    /// The packet has a socket.
+    pub const SOCKET: u32 = 1;
+    /// The socket belongs to a file, thus to a user's process.
+    pub const USER_SOCKET: u32 = 2;
+    /// The frame was opened on the stack of a user's process.
+    pub const PROCESS_CONTEXT: u32 = 4;
+}
+
+/// One drop.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub version: u16,
+    pub size: u16,
+    pub cpu: u32,
+    /// `bpf_ktime_get_ns()` when the frame was closed or the packet freed.
+    pub time_ns: u64,
+    pub key: TallyKey,
+    pub dev: [u8; IFNAMSIZ],
+    pub kind: [u8; KIND_LEN],
+    pub mtu: u32,
+    /// Length of the inner packet in bytes, from its IP header on where known.
+    pub length: u32,
+    pub mark: u32,
+    /// Length of the packet when it was freed.
+    pub freed_length: u32,
+    /// The outer packet, where it was built; `ethertype` 0: it was not.
+    pub outer: Flow,
+    /// Device the freed packet was on, and its namespace.
+    pub freed_dev: [u8; IFNAMSIZ],
+    pub freed_ifindex: u32,
+    pub freed_netns: u32,
+    pub route: Route,
+    pub process: Process,
+    /// How far each of `COUNTERS` moved while the frame was open.
+    pub counters: [u32; COUNTERS.len()],
+    /// Key of the stack map, -1: none.
+    pub stack: i32,
+    /// Interface indices of the open frames, outermost first; this frame's
+    /// device is the last of them.
+    pub path: [u32; PATH_LEN],
+    pub path_len: u32,
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<Record>() == 400);
+crate::pod!(Record);

@@ -1,0 +1,160 @@
+//! `struct net_device` of the running kernel, and its counters.
+
+use tracer_common::{
+    config::{IFNAMSIZ, KIND_LEN},
+    offsets::ABSENT,
+    tally::{self, COUNTERS},
+};
+
+use crate::{
+    frame::Cpu,
+    globals::{config, offset},
+    maps::{CPU, KINDS},
+    read,
+};
+
+/// ARPHRD_* of devices that carry bare IP inside IP (include/uapi/linux/if_arp.h):
+/// tunnels even where their kind is not in the table.
+const ARPHRD_TUNNEL: u16 = 768;
+const ARPHRD_TUNNEL6: u16 = 769;
+const ARPHRD_SIT: u16 = 776;
+const ARPHRD_IPGRE: u16 = 778;
+const ARPHRD_IP6GRE: u16 = 823;
+
+/// `enum netdev_stat_type` (include/linux/netdevice.h).
+const NETDEV_PCPU_STAT_LSTATS: u8 = 1;
+const NETDEV_PCPU_STAT_DSTATS: u8 = 3;
+
+/// Address of a `struct net_device`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NetDevice(pub u64);
+
+impl NetDevice {
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        read::at(self.0, offset!(dev_ifindex)).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn mtu(self) -> u32 {
+        read::at(self.0, offset!(dev_mtu)).unwrap_or(0)
+    }
+
+    /// Inode number of the device's network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        match read::at::<u64>(self.0, offset!(dev_net)) {
+            Some(net) => read::at(net, offset!(net_inum)).unwrap_or(0),
+            None => 0,
+        }
+    }
+
+    /// Writes the name to a zeroed buffer.
+    #[inline(always)]
+    pub fn name(self, to: *mut [u8; IFNAMSIZ]) {
+        let at = offset!(dev_name);
+        if at != ABSENT {
+            read::string(to, self.0 + u64::from(at));
+        }
+    }
+
+    /// Is this a tunnel? Writes its kind to a zeroed buffer.
+    #[inline(always)]
+    pub fn tunnel_kind(self, kind: *mut [u8; KIND_LEN]) -> bool {
+        let Some(ops) = read::at::<u64>(self.0, offset!(dev_link_ops)) else {
+            return false;
+        };
+        if ops != 0 {
+            let Some(text) = read::at::<u64>(ops, offset!(link_ops_kind)) else {
+                return false;
+            };
+            if !read::string(kind, text) {
+                return false;
+            }
+            // SAFETY: `kind` is a live buffer of the caller, just written.
+            if KINDS.get_ptr(unsafe { &*kind }).is_some() {
+                return true;
+            }
+        }
+        matches!(
+            read::at::<u16>(self.0, offset!(dev_type)),
+            Some(ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE)
+        )
+    }
+
+    /// Does the user want to see this device?
+    #[inline(always)]
+    pub fn wanted(self) -> bool {
+        let netns = config!(netns);
+        if netns != 0 && self.netns() != netns {
+            return false;
+        }
+        let wanted = config!(dev);
+        if wanted[0] == 0 {
+            return true;
+        }
+        let mut name = [0u8; IFNAMSIZ];
+        self.name(&raw mut name);
+        name == wanted
+    }
+
+    /// The counters of the device as `ip -s link` adds them up, by index of
+    /// `COUNTERS`. Per-CPU ones are this CPU's alone: no other CPU can move
+    /// them while the frame is open.
+    #[inline(always)]
+    pub fn counters(self, cpu: &mut Cpu, to: &mut [u64; COUNTERS.len()]) {
+        to[tally::TX_PACKETS] = self.word(offset!(stats_tx_packets));
+        to[tally::TX_ERRORS] = self.word(offset!(stats_tx_errors));
+        to[tally::TX_DROPPED] =
+            self.word(offset!(stats_tx_dropped)) + self.word(offset!(dev_core_tx_dropped));
+        to[tally::TX_CARRIER_ERRORS] = self.word(offset!(stats_tx_carrier_errors));
+        to[tally::COLLISIONS] = self.word(offset!(stats_collisions));
+        to[tally::TX_FIFO_ERRORS] = self.word(offset!(stats_tx_fifo_errors));
+        to[tally::TX_ABORTED_ERRORS] = self.word(offset!(stats_tx_aborted_errors));
+
+        let Some(percpu) = percpu_offset(cpu) else {
+            return;
+        };
+        let core = self.word(offset!(dev_core_stats));
+        if core != 0 {
+            to[tally::TX_DROPPED] +=
+                read::at(core.wrapping_add(percpu), offset!(core_stats_tx_dropped)).unwrap_or(0);
+        }
+        let stats = self.word(offset!(dev_tstats));
+        if stats != 0 {
+            let stats = stats.wrapping_add(percpu);
+            // A bit-field of eight bits that starts on a byte.
+            match read::at::<u8>(self.0, offset!(dev_pcpu_stat_type)).unwrap_or(0) {
+                NETDEV_PCPU_STAT_DSTATS => {
+                    to[tally::TX_PACKETS] +=
+                        read::at(stats, offset!(dstats_tx_packets)).unwrap_or(0);
+                    to[tally::TX_DROPPED] += read::at(stats, offset!(dstats_tx_drops)).unwrap_or(0);
+                }
+                NETDEV_PCPU_STAT_LSTATS => {}
+                _ => {
+                    to[tally::TX_PACKETS] +=
+                        read::at(stats, offset!(tstats_tx_packets)).unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn word(self, offset: u32) -> u64 {
+        read::at(self.0, offset).unwrap_or(0)
+    }
+}
+
+/// What to add to a per-CPU pointer to get this CPU's copy.
+///
+/// No symbol is needed: a per-CPU array map holds such a pointer
+/// (`bpf_array.pptrs[0]`), and looking the element up gives its address.
+#[inline(always)]
+fn percpu_offset(cpu: &mut Cpu) -> Option<u64> {
+    if cpu.percpu_offset == 0 {
+        let base: u64 = read::at(read::address(&raw const CPU), offset!(array_pptrs))?;
+        let here = read::address(&raw const *cpu);
+        cpu.percpu_offset = here.wrapping_sub(base);
+    }
+    Some(cpu.percpu_offset)
+}

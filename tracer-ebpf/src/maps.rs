@@ -1,0 +1,69 @@
+//! All maps.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, StackTrace},
+};
+use tracer_common::{
+    config::KIND_LEN,
+    record::Record,
+    tally::{DeviceKey, DeviceTally, Tally, TallyKey, lost},
+};
+
+use crate::frame::{Cpu, Frame};
+
+/// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
+/// (XMIT_RECURSION_LIMIT), for IP tunnels at 5.
+pub const DEPTH: u32 = 16;
+
+/// Details of drops, to the user side.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
+
+/// Exact counts per inner flow and evidence.
+#[map]
+pub static TALLIES: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(32768, 0);
+
+/// Exact counts of what did not fit `TALLIES`, by device and evidence only.
+#[map]
+pub static COARSE: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(4096, 0);
+
+/// Packets in and out of each device's frames.
+#[map]
+pub static DEVICES: PerCpuHashMap<DeviceKey, DeviceTally> =
+    PerCpuHashMap::with_max_entries(8192, 0);
+
+/// What could not be kept; indices in `tracer_common::tally::lost`.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::COUNT, 0);
+
+/// The kinds of device that are tunnels (`rtnl_link_ops.kind`).
+#[map]
+pub static KINDS: HashMap<[u8; KIND_LEN], u32> = HashMap::with_max_entries(64, 0);
+
+/// UDP destination ports of the tunnels of this host.
+#[map]
+pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Packets that left a frame alive, by skb address: a later free is theirs if
+/// their inner header is still the same.
+#[map]
+pub static SENT: LruHashMap<u64, Record> = LruHashMap::with_max_entries(4096, 0);
+
+/// The stack of open frames of this CPU.
+#[map]
+pub static FRAMES: PerCpuArray<Frame> = PerCpuArray::with_max_entries(DEPTH, 0);
+
+/// An empty frame to copy from; never written.
+#[map]
+pub static EMPTY: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
+
+/// A record for frees outside any frame, too big for the stack.
+#[map]
+pub static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static STACKS: StackTrace = StackTrace::with_max_entries(4096, 0);

@@ -1,0 +1,198 @@
+//! Which route the tunnel got, or which errno.
+//!
+//! Taken at the bottom, where every tunnel's look-up ends, while a frame is
+//! open. The route is a local variable of the driver that is gone when the
+//! packet is freed.
+
+use tracer_common::{
+    record::route_hook,
+    tally::{freed_by, route, seen},
+};
+
+use crate::{
+    device::NetDevice,
+    frame::{self, Frame},
+    globals::offset,
+    read,
+};
+
+const EAGAIN: i32 = 11;
+const ENETUNREACH: u16 = 101;
+const MAX_ERRNO: i64 = 4095;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+const RTF_LOCAL: u32 = 0x8000_0000;
+
+/// The frame that is looking for its route: the innermost, until its packet is
+/// on its way, freed, or an ICMP error about it (with a look-up of its own) is
+/// being built.
+#[inline(always)]
+fn asking() -> Option<&'static mut Frame> {
+    let cpu = frame::cpu()?;
+    let top = frame::nth(cpu, 0)?;
+    let key = &top.record.key;
+    if key.freed_by != freed_by::NONE || key.told != 0 || key.seen & seen::HANDED_TO_IP != 0 {
+        return None;
+    }
+    Some(top)
+}
+
+/// A look-up begins with the flow key at `question` (kretprobe only).
+#[inline(always)]
+pub fn asked(question: u64) {
+    if let Some(cpu) = frame::cpu()
+        && cpu.depth > 0
+    {
+        cpu.question = question;
+    }
+}
+
+/// The flow key of the look-up that returns now.
+#[inline(always)]
+pub fn question() -> u64 {
+    match frame::cpu() {
+        Some(cpu) => {
+            let question = cpu.question;
+            cpu.question = 0;
+            question
+        }
+        None => 0,
+    }
+}
+
+/// Starts an answer: forgets the one before.
+#[inline(always)]
+fn begin(frame: &mut Frame, hook: u32) {
+    let key = &mut frame.record.key;
+    key.route = route::SEEN;
+    key.route_errno = 0;
+    key.route_type = 0;
+    if matches!(
+        hook,
+        route_hook::DST_CACHE_GET_IP4 | route_hook::DST_CACHE_GET | route_hook::DST_CACHE_GET_IP6
+    ) {
+        key.route |= route::FROM_CACHE;
+    }
+    frame.record.route.seen_at = hook;
+}
+
+/// `struct rtable *`, an ERR_PTR, or NULL for an empty cache; `flow` is the
+/// `struct flowi4 *` or 0.
+#[inline(always)]
+pub fn ipv4(hook: u32, returned: u64, flow: u64) {
+    if returned == 0 {
+        return;
+    }
+    let Some(frame) = asking() else { return };
+    begin(frame, hook);
+    let answer = &mut frame.record.route;
+    if flow != 0 {
+        answer.dst = [0; 16];
+        answer.src = [0; 16];
+        if let Some(dst) = read::at::<[u8; 4]>(flow, offset!(fl4_daddr)) {
+            answer.dst[..4].copy_from_slice(&dst);
+        }
+        if let Some(src) = read::at::<[u8; 4]>(flow, offset!(fl4_saddr)) {
+            answer.src[..4].copy_from_slice(&src);
+        }
+        answer.mark = read::at(flow, offset!(fl4_mark)).unwrap_or(0);
+    }
+    let error = (returned as i64).wrapping_neg();
+    if error > 0 && error <= MAX_ERRNO {
+        frame.record.key.route_errno = error as u16;
+        return;
+    }
+    frame.record.key.route_type = read::at::<u16>(returned, offset!(rt_type)).unwrap_or(0) as u8;
+    match read::at::<u8>(returned, offset!(rt_gw_family)) {
+        Some(AF_INET) => {
+            if let Some(gateway) = read::at::<[u8; 4]>(returned, offset!(rt_gw4)) {
+                answer.gateway[..4].copy_from_slice(&gateway);
+                answer.gateway_family = 4;
+            }
+        }
+        Some(AF_INET6) => {
+            if let Some(gateway) = read::at(returned, offset!(rt_gw4)) {
+                answer.gateway = gateway;
+                answer.gateway_family = 6;
+            }
+        }
+        _ => answer.gateway_family = 0,
+    }
+    leaves_by(frame, read::at(returned, offset!(rt_dev)).unwrap_or(0));
+}
+
+/// `struct dst_entry *` of an IPv6 look-up, or NULL for an empty cache; `flow`
+/// is the `struct flowi6 *` or 0.
+#[inline(always)]
+pub fn ipv6(hook: u32, returned: u64, flow: u64) {
+    if returned == 0 {
+        return;
+    }
+    let Some(frame) = asking() else { return };
+    begin(frame, hook);
+    frame.record.key.route |= route::IPV6;
+    let answer = &mut frame.record.route;
+    if flow != 0 {
+        answer.dst = read::at(flow, offset!(fl6_daddr)).unwrap_or([0; 16]);
+        answer.src = read::at(flow, offset!(fl6_saddr)).unwrap_or([0; 16]);
+        answer.mark = read::at(flow, offset!(fl6_mark)).unwrap_or(0);
+    }
+    // Negative errno; the reject routes are real dst entries.
+    let error: i16 = read::at(returned, offset!(dst_error)).unwrap_or(0);
+    if error < 0 {
+        frame.record.key.route_errno = error.wrapping_neg() as u16;
+    }
+    let local = read::at::<u32>(returned, offset!(rt6_flags)).unwrap_or(0) & RTF_LOCAL != 0;
+    let from: u64 = read::at(returned, offset!(rt6_from)).unwrap_or(0);
+    frame.record.key.route_type = if local {
+        RTN_LOCAL
+    } else if from != 0 {
+        read::at(from, offset!(fib6_type)).unwrap_or(0)
+    } else if error == 0 {
+        RTN_UNICAST
+    } else {
+        0
+    };
+    leaves_by(frame, read::at(returned, offset!(dst_dev)).unwrap_or(0));
+}
+
+#[inline(always)]
+fn leaves_by(frame: &mut Frame, dev: u64) {
+    if dev == 0 {
+        return;
+    }
+    if dev == frame.dev {
+        frame.record.key.route |= route::TO_ITSELF;
+    }
+    let dev = NetDevice(dev);
+    frame.record.route.dev = [0; 16];
+    dev.name(&raw mut frame.record.route.dev);
+    frame.record.route.dev_ifindex = dev.ifindex();
+}
+
+/// One routing table was asked (tracepoint): the errno of the table, not yet
+/// of the whole look-up. -EAGAIN means that it has no route; if no later table
+/// has one either, the look-up ends in ENETUNREACH.
+#[inline(always)]
+pub fn table(hook: u32, flow: u64, error: i32) {
+    let Some(frame) = asking() else { return };
+    begin(frame, hook);
+    frame.record.key.route |= route::TABLE_ONLY;
+    let answer = &mut frame.record.route;
+    answer.dst = [0; 16];
+    answer.src = [0; 16];
+    if let Some(dst) = read::at::<[u8; 4]>(flow, offset!(fl4_daddr)) {
+        answer.dst[..4].copy_from_slice(&dst);
+    }
+    if let Some(src) = read::at::<[u8; 4]>(flow, offset!(fl4_saddr)) {
+        answer.src[..4].copy_from_slice(&src);
+    }
+    answer.mark = read::at(flow, offset!(fl4_mark)).unwrap_or(0);
+    if error == -EAGAIN {
+        frame.record.key.route_errno = ENETUNREACH;
+    } else if error < 0 {
+        frame.record.key.route_errno = error.wrapping_neg() as u16;
+    }
+}

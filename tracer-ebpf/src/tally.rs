@@ -1,0 +1,117 @@
+//! Exact counts, and the records beside them.
+
+use aya_ebpf::helpers::generated;
+use tracer_common::{
+    flow::Flow,
+    record::Record,
+    tally::{DeviceKey, DeviceTally, Tally, lost},
+};
+
+use crate::{
+    frame::Cpu,
+    maps::{COARSE, DEVICES, LOST, RECORDS, TALLIES},
+};
+
+const BPF_NOEXIST: u64 = 1;
+/// So many records of one tally on one CPU are sent in any case; beyond, only
+/// at powers of two. The count stays exact.
+const EVERY_RECORD: u64 = 64;
+
+/// Something could not be kept.
+#[inline(always)]
+pub fn lose(what: u32) {
+    if let Some(count) = LOST.get_ptr_mut(what) {
+        // SAFETY: this CPU's own element.
+        unsafe { *count += 1 };
+    }
+}
+
+#[derive(Clone, Copy)]
+pub enum DeviceEvent {
+    In,
+    Sent,
+    Dropped,
+    Unexplained,
+}
+
+/// Counts for a device.
+#[inline(always)]
+pub fn device(key: DeviceKey, event: DeviceEvent) {
+    if DEVICES.get_ptr(&key).is_none() {
+        let _ = DEVICES.insert(&key, &DeviceTally::default(), BPF_NOEXIST);
+    }
+    let Some(tally) = DEVICES.get_ptr_mut(&key) else {
+        lose(lost::TALLY);
+        return;
+    };
+    // SAFETY: this CPU's own element.
+    let tally = unsafe { &mut *tally };
+    match event {
+        DeviceEvent::In => tally.packets_in += 1,
+        DeviceEvent::Sent => tally.sent += 1,
+        DeviceEvent::Dropped => tally.dropped += 1,
+        DeviceEvent::Unexplained => tally.unexplained += 1,
+    }
+}
+
+/// Counts one packet under the record's key; how many this CPU has now, 0 if
+/// it could not be counted by flow.
+#[inline(always)]
+pub fn count(cpu: &mut Cpu, record: &Record) -> u64 {
+    if TALLIES.get_ptr(&record.key).is_none() {
+        let _ = TALLIES.insert(&record.key, &Tally::default(), BPF_NOEXIST);
+    }
+    if let Some(tally) = TALLIES.get_ptr_mut(&record.key) {
+        // SAFETY: this CPU's own element.
+        return add(unsafe { &mut *tally }, record);
+    }
+    // Full. Still exact, by device and evidence only.
+    cpu.coarse = record.key;
+    cpu.coarse.flow = Flow {
+        ethertype: record.key.flow.ethertype,
+        proto: record.key.flow.proto,
+        ..Flow::default()
+    };
+    if COARSE.get_ptr(&cpu.coarse).is_none() {
+        let _ = COARSE.insert(&cpu.coarse, &Tally::default(), BPF_NOEXIST);
+    }
+    match COARSE.get_ptr_mut(&cpu.coarse) {
+        Some(tally) => {
+            // SAFETY: this CPU's own element.
+            add(unsafe { &mut *tally }, record);
+        }
+        None => lose(lost::TALLY),
+    }
+    0
+}
+
+#[inline(always)]
+fn add(tally: &mut Tally, record: &Record) -> u64 {
+    tally.packets += 1;
+    tally.bytes += u64::from(record.length);
+    tally.last_ns = record.time_ns;
+    tally.packets
+}
+
+/// Counts a drop and sends its record.
+#[inline(always)]
+pub fn drop(cpu: &mut Cpu, record: &mut Record) {
+    let nth = count(cpu, record);
+    if nth > EVERY_RECORD && nth & (nth - 1) != 0 {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    record.cpu = unsafe { generated::bpf_get_smp_processor_id() };
+    // SAFETY: the record is a map value of its whole size.
+    let failed = unsafe {
+        generated::bpf_ringbuf_output(
+            (&raw const RECORDS).cast_mut().cast(),
+            (&raw mut *record).cast(),
+            size_of::<Record>() as u64,
+            0,
+        )
+    };
+    if failed != 0 {
+        lose(lost::RING);
+    }
+}

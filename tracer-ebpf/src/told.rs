@@ -1,0 +1,22 @@
+//! ICMP errors raised towards the sender of a packet.
+
+use crate::{frame, skb::SkBuff};
+
+/// The kernel sets out to send an ICMP error about `skb`. Whether it leaves
+/// (rate limits, no route back) is another matter: this is the attempt.
+#[inline(always)]
+pub fn raised(skb: SkBuff, family: u8, kind: i32, code: i32) {
+    let Some(cpu) = frame::cpu() else { return };
+    cpu.told_skb = skb.0;
+    cpu.told = family;
+    cpu.told_type = kind as u8;
+    cpu.told_code = code as u8;
+    if let Some(top) = frame::nth(cpu, 0)
+        && top.skb == skb.0
+    {
+        let key = &mut top.record.key;
+        key.told = family;
+        key.told_type = kind as u8;
+        key.told_code = code as u8;
+    }
+}
