@@ -21,14 +21,16 @@ pub struct Config {
     pub kfree_skb_args: u32,
     /// Number of arguments of the tracepoint `skb:consume_skb`.
     pub consume_skb_args: u32,
-    /// 1: `skb_realloc_headroom` is watched, so a frame follows its packet
-    /// to the copy and a consumed original means the packet is gone.
-    pub realloc_watched: u32,
-    /// The tracer's own process: its packets are not special, but its netlink
-    /// traffic never becomes a drop of anybody's.
-    pub own_tgid: u32,
-    /// PAGE-aligned size of a kernel stack, to tell process context.
+    /// Size of a kernel stack in bytes, to tell process context.
     pub stack_size: u32,
 }
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 40);
 crate::pod!(Config);
+
+/// Indices of the array `SWITCHES`: known only after the programs are attached.
+pub mod switch {
+    /// 1: `skb_realloc_headroom` is watched, so a frame follows its packet to
+    /// the copy, and a consumed original means the packet is gone.
+    pub const REALLOC_WATCHED: u32 = 0;
+    pub const COUNT: u32 = 1;
+}

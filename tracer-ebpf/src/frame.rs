@@ -10,6 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_common::{
     ABI_VERSION,
+    config::switch,
     record::{PATH_LEN, Record},
     tally::{COUNTERS, DeviceKey, TallyKey, freed_by, lost, outcome, route, seen},
 };
@@ -17,8 +18,7 @@ use tracer_common::{
 use crate::{
     device::NetDevice,
     flow,
-    globals::config,
-    maps::{CPU, DEPTH, EMPTY, FRAMES, SENT},
+    maps::{CPU, DEPTH, EMPTY, FRAMES, SENT, SWITCHES},
     process, read,
     skb::SkBuff,
     tally,
@@ -275,7 +275,7 @@ fn close(cpu: &mut Cpu, frame: &mut Frame, code: i32) {
     if key.freed_by == freed_by::NONE
         && frame.consumed != 0
         && !handed
-        && config!(realloc_watched) != 0
+        && SWITCHES.get(switch::REALLOC_WATCHED).is_some_and(|on| *on != 0)
     {
         key.freed_by = freed_by::CONSUME_SKB;
         key.location = frame.consumed_at;

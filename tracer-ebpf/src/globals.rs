@@ -16,8 +16,6 @@ pub static CONFIG: Config = Config {
     stack: 0,
     kfree_skb_args: 2,
     consume_skb_args: 1,
-    realloc_watched: 0,
-    own_tgid: 0,
     stack_size: 0,
 };
 

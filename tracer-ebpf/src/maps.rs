@@ -2,10 +2,10 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, StackTrace},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, StackTrace},
 };
 use tracer_common::{
-    config::KIND_LEN,
+    config::{KIND_LEN, switch},
     record::Record,
     tally::{DeviceKey, DeviceTally, Tally, TallyKey, lost},
 };
@@ -32,6 +32,11 @@ pub static COARSE: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entr
 #[map]
 pub static DEVICES: PerCpuHashMap<DeviceKey, DeviceTally> =
     PerCpuHashMap::with_max_entries(8192, 0);
+
+/// What the user side found out after the programs were loaded; indices are
+/// the constants of `tracer_common::config::switch`.
+#[map]
+pub static SWITCHES: Array<u32> = Array::with_max_entries(switch::COUNT, 0);
 
 /// What could not be kept; indices in `tracer_common::tally::lost`.
 #[map]

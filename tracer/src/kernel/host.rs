@@ -1,0 +1,74 @@
+//! What this host is and what it allows: release, privileges, kprobes,
+//! lockdown. Each refusal comes with its way out.
+
+use std::{fs, path::Path};
+
+use anyhow::{Result, bail};
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// Where the kernel says how to make kprobes, if it can.
+const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// `uname`: kernel release and machine.
+pub fn release() -> (String, String) {
+    let name = rustix::system::uname();
+    (name.release().to_string_lossy().into_owned(), name.machine().to_string_lossy().into_owned())
+}
+
+/// Are kprobes built in?
+pub fn has_kprobes() -> bool {
+    Path::new(KPROBE_PMU).exists()
+}
+
+/// Can modules come and go?
+pub fn has_modules() -> bool {
+    Path::new("/proc/modules").exists()
+}
+
+/// Is this kernel PREEMPT_RT, where bottom halves can be preempted?
+pub fn is_realtime() -> bool {
+    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
+/// The lockdown mode, when it is one that keeps kernel memory from us.
+pub fn lockdown() -> Option<String> {
+    let text = fs::read_to_string(LOCKDOWN).ok()?;
+    let mode = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
+    (mode == "confidentiality").then(|| mode.to_owned())
+}
+
+/// Which capabilities are missing for tracing, in the kernel's names.
+pub fn missing_capabilities() -> Vec<&'static str> {
+    let held = capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
+    if held.contains(CapabilitySet::SYS_ADMIN) {
+        return Vec::new();
+    }
+    [
+        (CapabilitySet::BPF, "CAP_BPF"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON"),
+        // Entering other network namespaces, for the tunnels' settings.
+        (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+    ]
+    .into_iter()
+    .filter(|(capability, _)| !held.contains(*capability))
+    .map(|(_, name)| name)
+    .collect()
+}
+
+/// Fails, with the way out, where tracing cannot begin.
+pub fn check() -> Result<()> {
+    let missing = missing_capabilities();
+    if missing.contains(&"CAP_BPF") || missing.contains(&"CAP_PERFMON") {
+        bail!(
+            "no privileges to trace: missing {} (run as root, or: setcap cap_bpf,cap_perfmon,cap_sys_admin+ep tracer)",
+            missing.join(", ")
+        );
+    }
+    if let Some(mode) = lockdown() {
+        bail!(
+            "kernel lockdown is in {mode} mode, which keeps kernel memory from BPF programs: boot with lockdown=integrity or without Secure Boot to trace"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Programs into the kernel: the ladder, loading, attaching, and what came of
+//! it.
+
+mod attach;
+pub mod kinds;
+pub mod points;
+
+pub use attach::Probes;
+
+/// A point that is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub point: String,
+    /// Function or tracepoint.
+    pub target: String,
+    /// The contract's word for the way taken.
+    pub way: &'static str,
+    /// Module of the function, unless it is vmlinux.
+    pub module: Option<String>,
+}
+
+/// A point that is not attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub point: String,
+    pub why: String,
+    pub lost: &'static str,
+}

@@ -1,0 +1,203 @@
+//! The ladder: each point of interest, with its ways in order of cost.
+//!
+//! A way is taken when this kernel has what it names; the next is tried when
+//! attaching fails all the same. Two ways are never taken at once.
+
+/// How to get to a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Raw tracepoint with BTF; `args` of it are read.
+    TpBtf { program: &'static str, tracepoint: &'static str, args: usize },
+    /// Raw tracepoint.
+    RawTp { program: &'static str, tracepoint: &'static str },
+    /// Entry of a function of vmlinux.
+    Fentry { program: &'static str, function: &'static str },
+    /// Return of a function of vmlinux that has exactly `params` parameters:
+    /// the program finds the return value behind them.
+    Fexit { program: &'static str, function: &'static str, params: usize },
+    /// Entry of a function.
+    Kprobe { program: &'static str, function: &'static str },
+    /// Return of a function, and its entry where that is needed too.
+    Kretprobe { entry: Option<&'static str>, program: &'static str, function: &'static str },
+}
+
+/// A place in the kernel where something is learned.
+#[derive(Debug)]
+pub struct Point {
+    pub name: &'static str,
+    /// What is not known without it.
+    pub lost: &'static str,
+    pub ways: &'static [Way],
+}
+
+use Way::{Fentry, Fexit, Kprobe, Kretprobe, RawTp, TpBtf};
+
+/// The point whose loss makes tracing pointless.
+pub const FREE: &str = "kfree_skb";
+/// The points that together bracket any device's transmit function.
+pub const FRAME_START: &str = "net_dev_start_xmit";
+pub const FRAME_END: &str = "net_dev_xmit";
+pub const REALLOC: &str = "skb_realloc_headroom";
+/// Name of the points of tunnel drivers, for `--withhold`.
+pub const DRIVER: &str = "driver";
+/// What is lost without a driver's point.
+pub const DRIVER_LOST: &str = "that the driver's own function ran is concluded from the device's kind: its causes are inferred, not proved";
+
+/// All points but the drivers', which depend on the modules present.
+pub const POINTS: &[Point] = &[
+    Point {
+        name: FREE,
+        lost: "drops",
+        ways: &[
+            TpBtf { program: "kfree_skb_btf", tracepoint: "kfree_skb", args: 2 },
+            RawTp { program: "kfree_skb_raw", tracepoint: "kfree_skb" },
+            Kprobe { program: "sk_skb_reason_drop_kprobe", function: "sk_skb_reason_drop" },
+            Kprobe { program: "kfree_skb_reason_kprobe", function: "kfree_skb_reason" },
+            Kprobe { program: "kfree_skb_kprobe", function: "kfree_skb" },
+        ],
+    },
+    Point {
+        name: FRAME_START,
+        lost: "frames of tunnel devices whose driver is not probed",
+        ways: &[
+            TpBtf { program: "frame_start_btf", tracepoint: "net_dev_start_xmit", args: 2 },
+            RawTp { program: "frame_start_raw", tracepoint: "net_dev_start_xmit" },
+        ],
+    },
+    Point {
+        name: FRAME_END,
+        lost: "the end of frames of tunnel devices whose driver is not probed",
+        ways: &[
+            TpBtf { program: "frame_end_btf", tracepoint: "net_dev_xmit", args: 4 },
+            RawTp { program: "frame_end_raw", tracepoint: "net_dev_xmit" },
+        ],
+    },
+    Point {
+        name: "consume_skb",
+        lost: "drops that a tunnel frees as if all were well (geneve, gtp, bareudp, wireguard)",
+        ways: &[
+            TpBtf { program: "consume_skb_btf", tracepoint: "consume_skb", args: 1 },
+            RawTp { program: "consume_skb_raw", tracepoint: "consume_skb" },
+        ],
+    },
+    Point {
+        name: REALLOC,
+        lost: "packets that a driver copies for more headroom (sit): their later drop is not tied to the tunnel",
+        ways: &[
+            Fexit { program: "skb_realloc_headroom_fexit", function: "skb_realloc_headroom", params: 2 },
+            Kretprobe {
+                entry: Some("skb_realloc_headroom_kprobe"),
+                program: "skb_realloc_headroom_kretprobe",
+                function: "skb_realloc_headroom",
+            },
+        ],
+    },
+    Point {
+        name: "ip_route_output_flow",
+        lost: "route type and errno of IPv4 underlays",
+        ways: &[
+            Fexit { program: "ip_route_output_flow_fexit", function: "ip_route_output_flow", params: 3 },
+            Kretprobe {
+                entry: Some("ip_route_output_flow_kprobe"),
+                program: "ip_route_output_flow_kretprobe",
+                function: "ip_route_output_flow",
+            },
+            TpBtf { program: "fib_table_lookup_btf", tracepoint: "fib_table_lookup", args: 4 },
+            RawTp { program: "fib_table_lookup_raw", tracepoint: "fib_table_lookup" },
+        ],
+    },
+    Point {
+        name: "dst_cache_get_ip4",
+        lost: "routes that come from a tunnel's cache (IPv4 underlay)",
+        ways: &[
+            Fexit { program: "dst_cache_get_ip4_fexit", function: "dst_cache_get_ip4", params: 2 },
+            Kretprobe { entry: None, program: "dst_cache_get_ip4_kretprobe", function: "dst_cache_get_ip4" },
+        ],
+    },
+    Point {
+        name: "ip6_route_output_flags",
+        lost: "route type and errno of IPv6 underlays",
+        ways: &[
+            Fexit { program: "ip6_route_output_flags_fexit", function: "ip6_route_output_flags", params: 4 },
+            Kretprobe {
+                entry: Some("ip6_route_output_flags_kprobe"),
+                program: "ip6_route_output_flags_kretprobe",
+                function: "ip6_route_output_flags",
+            },
+        ],
+    },
+    Point {
+        name: "dst_cache_get",
+        lost: "routes that come from a tunnel's cache (ip6tnl, ip6gre)",
+        ways: &[
+            Fexit { program: "dst_cache_get_fexit", function: "dst_cache_get", params: 1 },
+            Kretprobe { entry: None, program: "dst_cache_get_kretprobe", function: "dst_cache_get" },
+        ],
+    },
+    Point {
+        name: "dst_cache_get_ip6",
+        lost: "routes that come from a tunnel's cache (IPv6 underlay)",
+        ways: &[
+            Fexit { program: "dst_cache_get_ip6_fexit", function: "dst_cache_get_ip6", params: 2 },
+            Kretprobe { entry: None, program: "dst_cache_get_ip6_kretprobe", function: "dst_cache_get_ip6" },
+        ],
+    },
+    Point {
+        name: "iptunnel_xmit",
+        lost: "the moment the outer packet is handed to IPv4: sending is concluded from the driver's return code",
+        ways: &[
+            Fentry { program: "iptunnel_xmit_fentry", function: "iptunnel_xmit" },
+            Kprobe { program: "iptunnel_xmit_kprobe", function: "iptunnel_xmit" },
+        ],
+    },
+    Point {
+        name: "ip6_local_out",
+        lost: "the moment the outer packet is handed to IPv6: sending is concluded from the driver's return code",
+        ways: &[
+            Fentry { program: "ip6_local_out_fentry", function: "ip6_local_out" },
+            Kprobe { program: "ip6_local_out_kprobe", function: "ip6_local_out" },
+        ],
+    },
+    Point {
+        name: "icmp_send",
+        lost: "whether the sender of an IPv4 packet was told",
+        ways: &[
+            Fentry { program: "icmp_send_fentry", function: "__icmp_send" },
+            Kprobe { program: "icmp_send_kprobe", function: "__icmp_send" },
+            TpBtf { program: "icmp_send_btf", tracepoint: "icmp_send", args: 3 },
+        ],
+    },
+    Point {
+        name: "icmp6_send",
+        lost: "whether the sender of an IPv6 packet was told",
+        ways: &[
+            Fentry { program: "icmp6_send_fentry", function: "icmp6_send" },
+            Kprobe { program: "icmp6_send_kprobe", function: "icmp6_send" },
+        ],
+    },
+];
+
+impl Way {
+    /// The function or tracepoint in the kernel.
+    pub fn target(&self) -> &'static str {
+        match self {
+            TpBtf { tracepoint, .. } | RawTp { tracepoint, .. } => tracepoint,
+            Fentry { function, .. }
+            | Fexit { function, .. }
+            | Kprobe { function, .. }
+            | Kretprobe { function, .. } => function,
+        }
+    }
+
+    /// What the contract calls it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            TpBtf { .. } => "tp_btf",
+            RawTp { .. } => "tracepoint",
+            Fentry { .. } => "fentry",
+            Fexit { .. } => "fexit",
+            Kprobe { .. } => "kprobe",
+            Kretprobe { .. } => "kretprobe",
+        }
+    }
+}
