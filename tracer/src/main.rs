@@ -1,13 +1,67 @@
-mod devices; mod kernel; mod probes;
-use std::sync::Arc;
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
-    let t=std::time::Instant::now();
-    let btf=Arc::new(kernel::btf::Btf::vmlinux()?);
-    let th=std::thread::spawn(kernel::symbols::Symbols::load);
-    let (p,_)=probes::Probes::attach(&btf, Default::default(), &[], move || th.join().unwrap())?;
-    println!("{:?}", t.elapsed());
-    for a in &p.attached { println!("{a:?}"); }
-    for a in &p.missing { println!("{a:?}"); }
-    Ok(())
+//! tracer finds silent tunnel drops and says why.
+
+mod cli;
+mod devices;
+mod doctor;
+mod explain;
+mod flows;
+mod judge;
+mod kernel;
+mod probes;
+mod session;
+mod stream;
+mod terminal;
+mod view;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+
+/// Could not trace, or traced incompletely and found nothing. `git bisect run`
+/// skips on it.
+const COULD_NOT_TRACE: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.options.verbose);
+    let result = match cli.command {
+        None | Some(Command::Watch) => session::watch(&cli.options),
+        Some(Command::Run { command }) => session::run(&cli.options, &command),
+        Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
+        Some(Command::Doctor) => doctor::run(&cli.options),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tracer: {}", devices::printable(format!("{error:#}").as_bytes()));
+            let usage = error.downcast_ref::<session::Usage>().is_some();
+            ExitCode::from(if usage { 2 } else { COULD_NOT_TRACE })
+        }
+    }
+}
+
+/// Whoever read our output has left.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Logs go to stderr, results to stdout.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "tracer=info,warn",
+        2 => "tracer=debug,info",
+        _ => "debug",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
 }

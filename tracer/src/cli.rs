@@ -1,0 +1,124 @@
+//! What was typed.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Finds silent tunnel drops and says why
+///
+/// Exit status: 0 nothing vanished, 1 drops were found, 2 wrong usage, 125 could
+/// not trace, or traced incompletely and found nothing.
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, args_conflicts_with_subcommands = false)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a live table of flows that vanish (the default)
+    Watch,
+    /// Trace while a command runs, then report
+    Run {
+        /// The command and its arguments
+        #[arg(required = true, last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Show the catalogue of causes, or one of them in full
+    Explain {
+        /// Id of a cause, as verdicts name it
+        cause: Option<String>,
+    },
+    /// Show what this kernel offers and what is lost
+    Doctor,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// How to print: a table for people, lines for logs, JSON for programs
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Only tunnel devices with this name
+    #[arg(short = 'i', long = "dev", global = true, value_name = "NAME")]
+    pub dev: Option<String>,
+    /// Only this network namespace
+    #[arg(long, global = true, value_name = "NAME|PID|PATH")]
+    pub netns: Option<String>,
+    /// Stop after this time, such as 30, 30s, 5m, 1h
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Refresh the view this often; JSON gets device lines each time
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Also drops that no tunnel is part of
+    #[arg(long, global = true)]
+    pub all_drops: bool,
+    /// Show the kernel's stack of each drop
+    #[arg(long, global = true)]
+    pub stack: bool,
+    /// Leave a point of interest out, to see what is lost without it
+    #[arg(long, global = true, value_name = "POINT", hide = true)]
+    pub withhold: Vec<String>,
+    /// Say more on stderr; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Lines,
+    Json,
+}
+
+/// A number with an optional unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| "expected a time such as 30s or 5m".to_owned())?;
+    let seconds = match unit {
+        "" | "s" => number,
+        "ms" => number / 1000.0,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        other => return Err(format!("unknown unit '{other}': use ms, s, m or h")),
+    };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a time above zero".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "x", "5 parsecs", "-1", "0", "1e999", "."] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let cli = Cli::try_parse_from(["tracer", "run", "--format", "json", "--", "ping", "-c1", "x"])
+            .expect("valid");
+        assert_eq!(cli.options.format, Format::Json);
+        let Some(Command::Run { command }) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(command, ["ping", "-c1", "x"]);
+    }
+}

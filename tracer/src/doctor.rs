@@ -1,0 +1,85 @@
+//! `tracer doctor`: what this kernel offers, what is attached by which way,
+//! and what is lost.
+
+use std::{
+    fmt::Write as _,
+    io::{Write as _, stdout},
+    sync::Arc,
+};
+
+use anyhow::Result;
+use tracer_common::config::Config;
+
+use crate::{
+    cli::{Format, Options},
+    kernel::{btf::Btf, host, offsets, symbols::Symbols},
+    probes::Probes,
+    view::json,
+};
+
+/// Prints what it can, with the privileges it has. Exit status 0 when tracing
+/// would work.
+pub fn run(options: &Options) -> Result<u8> {
+    let (release, arch) = host::release();
+    let mut out = String::new();
+    let _ = writeln!(out, "kernel        {release} ({arch})");
+    let btf = Btf::vmlinux();
+    match &btf {
+        Ok(btf) => {
+            let (_, absent) = offsets::resolve(btf);
+            let _ = writeln!(out, "types (BTF)   yes, {} fields of {} not on this kernel", absent.len(), tracer_common::offsets::Offsets::PATHS.len());
+        }
+        Err(error) => {
+            let _ = writeln!(out, "types (BTF)   {error}");
+        }
+    }
+    let _ = writeln!(
+        out,
+        "kprobes       {}",
+        if host::has_kprobes() { "yes" } else { "no (CONFIG_KPROBES): tunnel drivers and route look-ups cannot be watched by function" }
+    );
+    let _ = writeln!(out, "modules       {}", if host::has_modules() { "yes" } else { "no: all drivers are built in" });
+    if host::is_realtime() {
+        let _ = writeln!(out, "PREEMPT_RT    yes: frames of two tasks on one CPU can mix; verdicts of nested or concurrent tunnels may be unknown");
+    }
+    let _ = writeln!(out, "lockdown      {}", host::lockdown().unwrap_or_else(|| "no hindrance".to_owned()));
+    let missing = host::missing_capabilities();
+    let _ = writeln!(
+        out,
+        "privileges    {}",
+        if missing.is_empty() { "enough".to_owned() } else { format!("missing {} (run as root)", missing.join(", ")) }
+    );
+    let attempt = host::check().and_then(|()| {
+        let btf = Arc::new(Btf::vmlinux()?);
+        Probes::attach(&btf, Config::default(), &options.withhold, Symbols::load)
+    });
+    let code = match attempt {
+        Ok((probes, _)) => {
+            if options.format == Format::Json {
+                writeln!(stdout(), "{}", json::start(&release, &arch, &probes.attached, &probes.missing))?;
+                return Ok(u8::from(!probes.has_frames()) * crate::COULD_NOT_TRACE);
+            }
+            out.push_str("\nattached\n");
+            for attached in &probes.attached {
+                let module = attached.module.as_ref().map_or(String::new(), |m| format!(" [{m}]"));
+                let _ = writeln!(out, "  {:24} {:10} {}{module}", attached.point, attached.way, attached.target);
+            }
+            if !probes.missing.is_empty() {
+                out.push_str("\nmissing\n");
+            }
+            for missing in &probes.missing {
+                let _ = writeln!(out, "  {:24} {}\n  {:24} lost: {}", missing.point, missing.why, "", missing.lost);
+            }
+            if !host::has_kprobes() {
+                out.push_str("\nto get it back: boot a kernel with CONFIG_KPROBES=y and BPF tracing programs allowed\n");
+            }
+            0
+        }
+        Err(error) => {
+            let _ = writeln!(out, "\ncannot trace: {error:#}");
+            crate::COULD_NOT_TRACE
+        }
+    };
+    stdout().write_all(out.as_bytes())?;
+    Ok(code)
+}

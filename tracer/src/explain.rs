@@ -1,0 +1,44 @@
+//! `tracer explain`: the catalogue of causes.
+
+use std::io::{Write as _, stdout};
+
+use anyhow::Result;
+
+use crate::{
+    judge::{self, CAUSES},
+    session::Usage,
+};
+
+/// Prints the catalogue, or one cause in full.
+pub fn run(id: Option<&str>) -> Result<u8> {
+    let mut out = stdout().lock();
+    let Some(id) = id else {
+        let width = CAUSES.iter().map(|cause| cause.id.len()).max().unwrap_or(0);
+        for cause in CAUSES {
+            writeln!(out, "{:width$}  {}", cause.id, cause.title)?;
+        }
+        return Ok(0);
+    };
+    let Some(cause) = judge::cause(id) else {
+        return Err(Usage(format!(
+            "no cause named '{}' (tracer explain lists them)",
+            crate::devices::printable(id.as_bytes())
+        ))
+        .into());
+    };
+    writeln!(out, "{}: {}", cause.id, cause.title)?;
+    for (name, text) in [
+        ("condition", cause.condition),
+        ("counters", cause.counters),
+        ("sender told", cause.told),
+        ("do", cause.remedy),
+    ] {
+        if !text.is_empty() {
+            writeln!(out, "  {name:12} {text}")?;
+        }
+    }
+    if !cause.fixes.is_empty() {
+        writeln!(out, "  {:12} {}", "fixed by", cause.fixes.join(", "))?;
+    }
+    Ok(0)
+}

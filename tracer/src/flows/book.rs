@@ -1,0 +1,317 @@
+//! What is known so far: records by evidence, places by address, devices by
+//! namespace and index. Gives a report whenever asked.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use tracer_common::{
+    record::Record,
+    tally::{DeviceKey, DeviceTally, Tally, TallyKey, outcome},
+};
+
+use super::{Report, Row, ledger};
+use crate::{
+    devices::{Counters, Device, Snapshot, printable},
+    judge::{self, Evidence, Place},
+    kernel::{reasons::Reasons, symbols::Symbols},
+    stream::Lost,
+};
+
+/// Most kinds of evidence whose newest record is kept; counts do not depend
+/// on it.
+const MAX_RECORDS: usize = 65536;
+
+/// What makes two drops the same row.
+type RowKey = (u32, u32, tracer_common::flow::Flow, &'static str, u8);
+
+#[derive(Clone)]
+struct Seen {
+    record: Record,
+    /// Was the encapsulation's module there when the record came?
+    encap_module: Option<bool>,
+    stack: Vec<Place>,
+}
+
+/// See the module.
+pub struct Book {
+    symbols: Symbols,
+    reasons: Reasons,
+    routes_watched: bool,
+    /// Namespace to leave unnamed: our own.
+    own_netns: u32,
+    started: Instant,
+    records: HashMap<TallyKey, Seen>,
+    record_count: u64,
+    places: HashMap<u64, Option<Place>>,
+    devices: HashMap<(u32, u32), Device>,
+    /// Counters at the start; a device that is not here came later.
+    before: HashMap<(u32, u32), Counters>,
+    netns: HashMap<u32, String>,
+    /// Devices that were looked for and not found, not to look again.
+    sought: HashSet<(u32, u32)>,
+    shown: HashMap<RowKey, (u64, Instant)>,
+}
+
+impl Book {
+    pub fn new(
+        symbols: Symbols,
+        reasons: Reasons,
+        routes_watched: bool,
+        own_netns: u32,
+        start: Snapshot,
+    ) -> Self {
+        let before = start
+            .devices
+            .iter()
+            .map(|(key, device)| (*key, device.counters.clone()))
+            .collect();
+        Self {
+            symbols,
+            reasons,
+            routes_watched,
+            own_netns,
+            started: Instant::now(),
+            records: HashMap::new(),
+            record_count: 0,
+            places: HashMap::new(),
+            devices: start.devices,
+            before,
+            netns: start.names,
+            sought: HashSet::new(),
+            shown: HashMap::new(),
+        }
+    }
+
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// Reads the symbols again if modules came or went. Places already known
+    /// stay as they were when the packet was freed.
+    pub fn follow_modules(&mut self) -> bool {
+        match self.symbols.reload_if_changed() {
+            Ok(changed) => changed,
+            Err(error) => {
+                tracing::warn!("cannot read the kernel's symbols again: {error:#}");
+                false
+            }
+        }
+    }
+
+    /// A device the book has not heard of: take a new snapshot.
+    pub fn is_unknown(&self, netns: u32, ifindex: u32) -> bool {
+        ifindex != 0
+            && !self.devices.contains_key(&(netns, ifindex))
+            && !self.sought.contains(&(netns, ifindex))
+    }
+
+    /// Takes a newer snapshot in. What is gone stays as it was last seen.
+    pub fn learn(&mut self, snapshot: Snapshot, sought: impl IntoIterator<Item = (u32, u32)>) {
+        self.devices.extend(snapshot.devices);
+        self.netns.extend(snapshot.names);
+        for key in sought {
+            if !self.devices.contains_key(&key) {
+                self.sought.insert(key);
+            }
+        }
+    }
+
+    /// UDP ports that tunnels of this host send to.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.devices
+            .values()
+            .filter(|device| device.is_tunnel())
+            .flat_map(|device| [device.encap_dport, device.port])
+            .flatten()
+    }
+
+    /// Takes a record in, with the addresses of its stack.
+    pub fn record(&mut self, record: &Record, stack: &[u64]) {
+        self.record_count += 1;
+        self.place(record.key.location);
+        let stack = stack.iter().filter_map(|address| self.place(*address)).collect();
+        if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
+            return;
+        }
+        let encap_module = self
+            .devices
+            .get(&(record.key.netns, record.key.ifindex))
+            .and_then(|device| device.encap.as_ref())
+            .map(|_| Symbols::module_loaded("fou"));
+        self.records.insert(record.key, Seen { record: *record, encap_module, stack });
+    }
+
+    fn place(&mut self, address: u64) -> Option<Place> {
+        if address == 0 {
+            return None;
+        }
+        if let Some(known) = self.places.get(&address) {
+            return known.clone();
+        }
+        let place = self.symbols.resolve(address).map(|found| Place {
+            function: found.function.to_owned(),
+            offset: found.offset,
+            module: found.module.map(str::to_owned),
+        });
+        self.places.insert(address, place.clone());
+        place
+    }
+
+    fn netns_label(&self, inode: u32) -> Option<String> {
+        (inode != 0 && inode != self.own_netns).then(|| {
+            self.netns.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]"))
+        })
+    }
+
+    fn evidence(&mut self, key: TallyKey) -> (Evidence, Vec<Place>) {
+        let place = self.place(key.location);
+        let seen = self.records.get(&key);
+        let device = self.devices.get(&(key.netns, key.ifindex)).cloned();
+        let kind = match (&device, seen) {
+            (Some(device), _) if !device.kind.is_empty() => device.kind.clone(),
+            (_, Some(seen)) => printable(until_zero(&seen.record.kind)),
+            _ => String::new(),
+        };
+        let evidence = Evidence {
+            key,
+            record: seen.map(|seen| seen.record),
+            place,
+            reason: (key.reason != 0)
+                .then(|| {
+                    self.reasons
+                        .name(key.reason)
+                        .map_or_else(|| format!("reason {}", key.reason), str::to_owned)
+                }),
+            device,
+            kind,
+            routes_watched: self.routes_watched,
+            encap_module: seen.and_then(|seen| seen.encap_module),
+        };
+        let stack = seen.map(|seen| seen.stack.clone()).unwrap_or_default();
+        (evidence, stack)
+    }
+
+    /// Everything known now.
+    pub fn report(
+        &mut self,
+        tallies: &[(TallyKey, Tally)],
+        devices: &[(DeviceKey, DeviceTally)],
+        lost: Lost,
+    ) -> Report {
+        let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+        for (key, tally) in tallies {
+            if key.outcome == outcome::SENT {
+                continue;
+            }
+            let (evidence, stack) = self.evidence(*key);
+            let (cause, confidence) = judge::judge(&evidence);
+            let row_key = (key.netns, key.ifindex, key.flow, cause.id, key.outcome);
+            match rows.get_mut(&row_key) {
+                Some(row) => {
+                    row.count += tally.packets;
+                    // The detail shown is that of the newest packet that has
+                    // any; the confidence is that of the weakest.
+                    row.confidence = row.confidence.max(confidence);
+                    if evidence.record.is_some()
+                        && (row.evidence.record.is_none() || tally.last_ns > row.last_ns)
+                    {
+                        row.evidence = evidence;
+                        row.stack = stack;
+                    }
+                    row.last_ns = row.last_ns.max(tally.last_ns);
+                }
+                None => {
+                    let row = Row {
+                        path: self.path(&evidence),
+                        netns: self.netns_label(key.netns),
+                        evidence,
+                        cause,
+                        confidence,
+                        count: tally.packets,
+                        last_ns: tally.last_ns,
+                        rate: 0.0,
+                        stack,
+                    };
+                    rows.insert(row_key, row);
+                }
+            }
+        }
+        self.rates(&mut rows);
+        let mut rows: Vec<Row> = rows.into_values().collect();
+        rows.sort_by_key(|row| {
+            (row.evidence.key.outcome, !row.is_users(), std::cmp::Reverse(row.last_ns))
+        });
+        let counts: Vec<(TallyKey, u64)> =
+            tallies.iter().map(|(key, tally)| (*key, tally.packets)).collect();
+        let mut ledgers: Vec<_> = devices
+            .iter()
+            .map(|(key, tally)| {
+                let id = (key.netns, key.ifindex);
+                ledger::ledger(
+                    *key,
+                    *tally,
+                    self.name(id, &rows),
+                    self.netns_label(key.netns),
+                    self.devices.get(&id),
+                    self.before.get(&id),
+                    &counts,
+                    &rows,
+                )
+            })
+            .collect();
+        ledgers.sort_by(|a, b| (&a.netns, &a.name).cmp(&(&b.netns, &b.name)));
+        Report {
+            rows,
+            ledgers,
+            lost,
+            records: self.record_count,
+            duration: self.started.elapsed(),
+        }
+    }
+
+    fn rates(&mut self, rows: &mut BTreeMap<RowKey, Row>) {
+        let now = Instant::now();
+        for (key, row) in rows.iter_mut() {
+            let (count, since) = self.shown.get(key).copied().unwrap_or((0, self.started));
+            let seconds = now.duration_since(since).max(Duration::from_millis(1)).as_secs_f64();
+            row.rate = row.count.saturating_sub(count) as f64 / seconds;
+            self.shown.insert(*key, (row.count, now));
+        }
+        self.shown.retain(|key, _| rows.contains_key(key));
+    }
+
+    /// The name of a device, by netlink or by the newest record about it.
+    fn name(&self, id: (u32, u32), rows: &[Row]) -> String {
+        if let Some(device) = self.devices.get(&id) {
+            return device.display_name();
+        }
+        rows.iter()
+            .filter(|row| (row.evidence.key.netns, row.evidence.key.ifindex) == id)
+            .find_map(|row| row.evidence.record)
+            .map_or_else(
+                || format!("if{}", id.1),
+                |record| printable(until_zero(&record.dev)),
+            )
+    }
+
+    /// Names of the devices of the frames around a drop.
+    fn path(&self, evidence: &Evidence) -> Vec<String> {
+        let Some(record) = &evidence.record else { return Vec::new() };
+        let length = (record.path_len as usize).min(record.path.len());
+        record.path[..length]
+            .iter()
+            .map(|ifindex| {
+                self.devices
+                    .get(&(evidence.key.netns, *ifindex))
+                    .map_or_else(|| format!("if{ifindex}"), Device::display_name)
+            })
+            .collect()
+    }
+}
+
+/// The bytes of a name before its terminating zero.
+pub fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}

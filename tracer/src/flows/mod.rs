@@ -1,0 +1,102 @@
+//! Joins records, exact counts and devices into what is shown: one row per
+//! inner flow and cause, one ledger per device.
+
+mod asymmetry;
+mod book;
+mod ledger;
+
+use std::time::Duration;
+
+use tracer_common::tally::DeviceTally;
+
+pub use asymmetry::Asymmetry;
+pub use book::{Book, until_zero};
+
+use crate::{
+    devices::Device,
+    judge::{Cause, Confidence, Evidence, Place},
+    stream::Lost,
+};
+
+/// Packets of one flow that vanished for one cause.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub evidence: Evidence,
+    pub cause: &'static Cause,
+    pub confidence: Confidence,
+    /// Exact.
+    pub count: u64,
+    /// `CLOCK_MONOTONIC` of the newest packet.
+    pub last_ns: u64,
+    /// Packets per second since the view before.
+    pub rate: f64,
+    pub stack: Vec<Place>,
+    /// Names of the devices of the frames around, outermost first.
+    pub path: Vec<String>,
+    /// Label of the tunnel's network namespace.
+    pub netns: Option<String>,
+}
+
+impl Row {
+    /// Sent by a user's socket, not by the kernel itself.
+    pub fn is_users(&self) -> bool {
+        let flags = self.evidence.record.map_or(0, |record| record.process.flags);
+        flags & tracer_common::record::sender::USER_SOCKET != 0
+    }
+
+    /// The kernel's own housekeeping: it has a socket, but of no process.
+    pub fn is_kernels(&self) -> bool {
+        let flags = self.evidence.record.map_or(0, |record| record.process.flags);
+        flags & tracer_common::record::sender::SOCKET != 0 && !self.is_users()
+    }
+}
+
+/// A device's ledger: packets in = sent + dropped + unexplained.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub name: String,
+    pub kind: String,
+    pub netns: Option<String>,
+    pub device: Option<Device>,
+    pub tally: DeviceTally,
+    /// Dropped packets by cause.
+    pub by_cause: Vec<(&'static str, u64)>,
+    /// Sent, but lost later on this host, by cause.
+    pub lost_after_sending: Vec<(&'static str, u64)>,
+    /// Sent and dropped packets by address family.
+    pub families: Vec<Asymmetry>,
+    /// What separates packets that pass from those that vanish.
+    pub asymmetry: Vec<Asymmetry>,
+    /// How far the device's counters moved since the start, by netlink.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+impl Ledger {
+    /// Not accounted for by what was seen of each packet.
+    pub fn unexplained(&self) -> u64 {
+        self.tally.packets_in.saturating_sub(self.tally.sent + self.tally.dropped)
+    }
+}
+
+/// All there is to show at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Worst first: users' flows before the kernel's own, newest first.
+    pub rows: Vec<Row>,
+    pub ledgers: Vec<Ledger>,
+    pub lost: Lost,
+    pub records: u64,
+    pub duration: Duration,
+}
+
+impl Report {
+    /// Packets that vanished.
+    pub fn drops(&self) -> u64 {
+        self.rows.iter().map(|row| row.count).sum()
+    }
+
+    /// Is every count exact?
+    pub fn is_complete(&self) -> bool {
+        self.lost.is_nothing()
+    }
+}

@@ -1,0 +1,128 @@
+//! What is known of one kind of drop, in numbers and facts: what the judge
+//! decides on.
+
+use tracer_common::{
+    flow::{ETH_P_IP, ETH_P_IPV6, Flow},
+    record::Record,
+    tally::{self, TallyKey, freed_by, outcome, route, seen},
+};
+
+use crate::devices::Device;
+
+/// A place in the kernel's code, by the running kernel's symbols.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub function: String,
+    pub offset: u64,
+    pub module: Option<String>,
+}
+
+/// Everything known of a drop.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    pub key: TallyKey,
+    /// The newest record of it, if one came through.
+    pub record: Option<Record>,
+    /// Where it was freed, if the address has a symbol.
+    pub place: Option<Place>,
+    /// The drop reason's name on this kernel.
+    pub reason: Option<String>,
+    /// The tunnel device by netlink's word.
+    pub device: Option<Device>,
+    /// The tunnel's kind, by the kernel's or netlink's word.
+    pub kind: String,
+    /// Were functions watched that look for routes?
+    pub routes_watched: bool,
+    /// Is the module of the tunnel's encapsulation (fou) there? Unknown where
+    /// there is none.
+    pub encap_module: Option<bool>,
+}
+
+impl Evidence {
+    pub fn flow(&self) -> &Flow {
+        &self.key.flow
+    }
+
+    pub fn is_ipv6(&self) -> bool {
+        self.key.flow.ethertype == ETH_P_IPV6
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.key.flow.ethertype == ETH_P_IP
+    }
+
+    /// Freed inside the tunnel's transmit function, before the outer packet
+    /// was handed to IP.
+    pub fn in_driver(&self) -> bool {
+        self.key.outcome == outcome::DROPPED && !self.saw(seen::HANDED_TO_IP)
+    }
+
+    pub fn saw(&self, what: u8) -> bool {
+        self.key.seen & what != 0
+    }
+
+    /// The driver's own function was seen to run.
+    pub fn driver_seen(&self) -> bool {
+        self.saw(seen::DRIVER)
+    }
+
+    pub fn by_kfree(&self) -> bool {
+        self.key.freed_by == freed_by::KFREE_SKB
+    }
+
+    /// Was it freed in this function, or in a part the compiler split off?
+    pub fn freed_in(&self, function: &str) -> bool {
+        self.place.as_ref().is_some_and(|place| {
+            place.function == function
+                || place.function.strip_prefix(function).is_some_and(|rest| rest.starts_with('.'))
+        })
+    }
+
+    /// Was it freed in this module?
+    pub fn freed_in_module(&self, module: &str) -> bool {
+        self.place.as_ref().is_some_and(|place| place.module.as_deref() == Some(module))
+    }
+
+    pub fn moved(&self, counter: usize) -> bool {
+        self.key.counters & (1 << counter) != 0
+    }
+
+    /// Did exactly these counters move?
+    pub fn moved_only(&self, counters: &[usize]) -> bool {
+        let wanted = counters.iter().fold(0u8, |mask, counter| mask | 1 << counter);
+        self.key.counters == wanted
+    }
+
+    /// Are the frame's counters known to be readable? Where none moved and a
+    /// packet was dropped, nothing can be concluded from their silence.
+    pub fn errors_moved(&self) -> bool {
+        self.key.counters & !(1 << tally::TX_PACKETS) != 0
+    }
+
+    pub fn route_seen(&self) -> bool {
+        self.key.route & route::SEEN != 0
+    }
+
+    /// A route was found (no errno).
+    pub fn route_found(&self) -> bool {
+        self.route_seen() && self.key.route_errno == 0 && self.key.route & route::TABLE_ONLY == 0
+    }
+
+    pub fn routed_to_itself(&self) -> bool {
+        self.key.route & route::TO_ITSELF != 0
+    }
+
+    pub fn told(&self) -> Option<(u8, u8, u8)> {
+        (self.key.told != 0).then_some((self.key.told, self.key.told_type, self.key.told_code))
+    }
+
+    pub fn reason_is(&self, name: &str) -> bool {
+        self.reason.as_deref() == Some(name)
+    }
+
+    /// Freed after the tunnel had handed it on.
+    pub fn after_sending(&self) -> bool {
+        self.key.outcome == outcome::LOST_LATER
+            || (self.key.outcome == outcome::DROPPED && self.saw(seen::HANDED_TO_IP))
+    }
+}

@@ -1,0 +1,362 @@
+//! One run of the tracer: attach, follow, show, sum up.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fmt,
+    io::{self, Write as _},
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
+use tracer_common::{config::Config, flow::Flow};
+
+use crate::{
+    cli::{Format, Options},
+    devices::{self, netns},
+    flows::{Book, Report, Row},
+    kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
+    probes::Probes,
+    stream::Stream,
+    terminal::{self, Screen},
+    view::{json, lines, summary, table},
+};
+
+/// Wrong usage: exit status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// How often modules and devices are looked at.
+const FOLLOW: Duration = Duration::from_millis(250);
+/// How often the view is refreshed unless told otherwise.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How long after the end packets on their way may still vanish.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Most records taken between two looks at everything else.
+const BATCH: usize = 4096;
+
+/// `tracer watch`.
+pub fn watch(options: &Options) -> Result<u8> {
+    runtime()?.block_on(Session::open(options)?.follow(None))
+}
+
+/// `tracer run -- CMD`.
+pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
+    runtime()?.block_on(async {
+        let session = Session::open(options)?;
+        let (program, arguments) =
+            command.split_first().context("no command given: tracer run -- CMD")?;
+        let child = Command::new(program)
+            .args(arguments)
+            .kill_on_drop(false)
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        session.follow(Some(child)).await
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
+struct Session<'a> {
+    options: &'a Options,
+    probes: Probes,
+    stream: Stream,
+    book: Book,
+    /// What to add to `CLOCK_MONOTONIC` to get the time of day, in nanoseconds.
+    clock: i128,
+    /// How many packets of a row were told already.
+    told: HashMap<(u32, u32, Flow, &'static str, u8), u64>,
+}
+
+impl<'a> Session<'a> {
+    /// Checks what was asked for, then attaches.
+    fn open(options: &'a Options) -> Result<Self> {
+        host::check()?;
+        // The kernel takes its time to print its symbols: meanwhile, load.
+        let symbols = thread::spawn(Symbols::load);
+        let btf = Arc::new(Btf::vmlinux()?);
+        let mut config = Config {
+            all_drops: options.all_drops.into(),
+            stack: options.stack.into(),
+            ..Config::default()
+        };
+        let netns = match &options.netns {
+            None => None,
+            Some(spec) => Some(netns::find(spec).map_err(|error| Usage(error.to_string()))?),
+        };
+        config.netns = netns.as_ref().map_or(0, |netns| netns.inode);
+        let snapshot = devices::snapshot(netns.as_ref());
+        for problem in &snapshot.problems {
+            tracing::info!("{problem}");
+        }
+        if let Some(name) = &options.dev {
+            if let Err(error @ devices::FindError::Unknown { .. }) =
+                snapshot.find_dev(name, netns.as_ref().map(|netns| netns.inode))
+            {
+                return Err(Usage(error.to_string()).into());
+            }
+            let bytes = name.as_bytes();
+            if bytes.len() >= config.dev.len() {
+                return Err(Usage(format!("'{name}' is no device name: at most 15 bytes")).into());
+            }
+            config.dev[..bytes.len()].copy_from_slice(bytes);
+        }
+        if host::is_realtime() {
+            tracing::warn!("PREEMPT_RT: two tasks may transmit on one CPU at a time; look at unknown verdicts with care");
+        }
+        let mut reasons = Reasons::from_btf(&btf);
+        let (mut probes, symbols) = Probes::attach(&btf, config, &options.withhold, || {
+            symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?
+        })?;
+        if symbols.hidden() {
+            tracing::warn!("the kernel hides its symbols (kernel.kptr_restrict): functions have no names; sysctl -w kernel.kptr_restrict=1 shows them to root");
+        }
+        for module in ["openvswitch", "mac80211"] {
+            if Symbols::module_loaded(module)
+                && let Ok(types) = Btf::module(module, &btf)
+            {
+                reasons.add_module(&types);
+            }
+        }
+        let stream = Stream::open(&mut probes.ebpf)?;
+        let own = netns::own().map_or(0, |netns| netns.inode);
+        let routes_watched =
+            probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4");
+        let book = Book::new(symbols, reasons, routes_watched, own, snapshot);
+        probes.set_ports(book.ports())?;
+        Ok(Self { options, probes, stream, book, clock: clock(), told: HashMap::new() })
+    }
+
+    /// Follows until the command ends, the time is up, or a signal says stop.
+    async fn follow(mut self, mut child: Option<Child>) -> Result<u8> {
+        let watching = child.is_none();
+        if self.options.format == Format::Json {
+            let (release, arch) = host::release();
+            self.print(&json::start(&release, &arch, &self.probes.attached, &self.probes.missing))?;
+        } else if watching && !terminal::is_terminal() {
+            tracing::info!("attached, waiting for drops");
+        }
+        let screen = (watching && self.options.format == Format::Table && terminal::is_terminal())
+            .then(Screen::open)
+            .transpose()?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut follow = ticks(FOLLOW);
+        let mut refresh = ticks(self.options.interval.unwrap_or(REFRESH));
+        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
+        loop {
+            tokio::select! {
+                ready = self.stream.ready() => { ready?; self.take()?; }
+                _ = follow.tick() => self.look_around()?,
+                _ = refresh.tick(), if watching => {
+                    self.take()?;
+                    self.refresh(screen.as_ref())?;
+                }
+                status = ended(child.as_mut()) => {
+                    let status = status.context("cannot wait for the command")?;
+                    if !status.success() {
+                        tracing::warn!("the command ended with {status}");
+                    }
+                    break;
+                }
+                () = until(deadline) => break,
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            }
+        }
+        sleep(SETTLE).await;
+        self.take()?;
+        self.look_around()?;
+        drop(screen);
+        self.conclude(watching)
+    }
+
+    /// Takes all records that are there.
+    fn take(&mut self) -> Result<()> {
+        loop {
+            let records = self.stream.records(BATCH);
+            if records.is_empty() {
+                return Ok(());
+            }
+            self.learn(records.iter().map(|record| (record.key.netns, record.key.ifindex)));
+            for record in &records {
+                let stack = self.stream.stack(record.stack);
+                self.book.record(record, &stack);
+            }
+        }
+    }
+
+    /// Asks netlink if one of these devices has not been heard of.
+    fn learn(&mut self, devices: impl Iterator<Item = (u32, u32)>) {
+        let unknown: Vec<(u32, u32)> =
+            devices.filter(|(netns, ifindex)| self.book.is_unknown(*netns, *ifindex)).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        self.book.learn(devices::snapshot(None), unknown);
+        if let Err(error) = self.probes.set_ports(self.book.ports()) {
+            tracing::warn!("cannot tell the programs the tunnels' ports: {error:#}");
+        }
+    }
+
+    /// Modules that came or went, devices that came.
+    fn look_around(&mut self) -> Result<()> {
+        if self.book.follow_modules() {
+            self.probes.follow_modules(self.book.symbols());
+        }
+        let devices = self.stream.devices()?;
+        self.learn(devices.iter().map(|(key, _)| (key.netns, key.ifindex)));
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<Report> {
+        let lost = self.stream.lost()?;
+        let tallies = self.stream.tallies()?;
+        let devices = self.stream.devices()?;
+        Ok(self.book.report(&tallies, &devices, lost))
+    }
+
+    /// Shows what is new while watching.
+    fn refresh(&mut self, screen: Option<&Screen>) -> Result<()> {
+        let report = self.report()?;
+        match (screen, self.options.format) {
+            (Some(screen), _) => {
+                let (width, height) = terminal::size();
+                let now = monotonic();
+                let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
+                screen.draw(&table::render(&report, width, height, age))?;
+            }
+            (None, Format::Json) => {
+                self.rows(&report)?;
+                if self.options.interval.is_some() {
+                    for ledger in &report.ledgers {
+                        self.print(&json::device(ledger))?;
+                    }
+                }
+            }
+            (None, _) => self.rows(&report)?,
+        }
+        Ok(())
+    }
+
+    /// Prints the rows that have packets nobody was told of yet.
+    fn rows(&mut self, report: &Report) -> Result<()> {
+        for row in &report.rows {
+            let key = &row.evidence.key;
+            let id = (key.netns, key.ifindex, key.flow, row.cause.id, key.outcome);
+            let before = self.told.insert(id, row.count).unwrap_or(0);
+            let new = row.count.saturating_sub(before);
+            if new == 0 {
+                continue;
+            }
+            let time = self.time(row.last_ns);
+            let line = match self.options.format {
+                Format::Json => json::drop(row, new, &time),
+                _ => lines::row(row, new, &time),
+            };
+            self.print(&line)?;
+        }
+        Ok(())
+    }
+
+    /// The end: everything that is left to say, and the exit status.
+    fn conclude(mut self, watching: bool) -> Result<u8> {
+        self.book.learn(devices::snapshot(None), []);
+        let report = self.report()?;
+        match self.options.format {
+            Format::Json => {
+                self.rows(&report)?;
+                for ledger in &report.ledgers {
+                    self.print(&json::device(ledger))?;
+                }
+                self.print(&json::end(&report))?;
+            }
+            Format::Lines => {
+                self.rows(&report)?;
+                self.print(summary::devices(&report).trim_end())?;
+            }
+            Format::Table if watching && !terminal::is_terminal() => {
+                self.rows(&report)?;
+                self.print(summary::devices(&report).trim_end())?;
+            }
+            Format::Table => {
+                self.print(summary::render(&report, self.options.stack).trim_end())?;
+            }
+        }
+        Ok(if report.drops() > 0 {
+            1
+        } else if report.is_complete() && self.probes.has_frames() {
+            0
+        } else {
+            crate::COULD_NOT_TRACE
+        })
+    }
+
+    fn print(&self, line: &str) -> Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// The time of day of a kernel time, RFC 3339.
+    fn time(&self, monotonic_ns: u64) -> String {
+        let nanoseconds = self.clock + i128::from(monotonic_ns);
+        jiff::Timestamp::from_nanosecond(nanoseconds)
+            .map(|time| format!("{time:.6}"))
+            .unwrap_or_default()
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+/// The command's end; never, without one.
+async fn ended(child: Option<&mut Child>) -> io::Result<std::process::ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// That time; never, without one.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `CLOCK_MONOTONIC`, which `bpf_ktime_get_ns` reads.
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn clock() -> i128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as i128 - i128::from(monotonic())
+}

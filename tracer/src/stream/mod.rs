@@ -1,0 +1,166 @@
+//! From the programs' maps to typed data: records as they come, tallies when
+//! asked.
+
+mod decode;
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap},
+};
+use bytes::Bytes;
+use tokio::io::unix::AsyncFd;
+use tracer_common::{
+    record::Record,
+    tally::{DeviceKey, DeviceTally, Tally, TallyKey, lost},
+};
+
+pub use decode::decode;
+
+/// The ring buffer, waited on with tokio.
+struct Ring(RingBuf<MapData>);
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Everything that comes out of the kernel.
+pub struct Stream {
+    ring: AsyncFd<Ring>,
+    tallies: PerCpuHashMap<MapData, TallyKey, Tally>,
+    coarse: PerCpuHashMap<MapData, TallyKey, Tally>,
+    devices: PerCpuHashMap<MapData, DeviceKey, DeviceTally>,
+    lost: PerCpuArray<MapData, u64>,
+    stacks: StackTraceMap<MapData>,
+    /// Records that could not be read.
+    unreadable: u64,
+}
+
+/// What could not be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Lost {
+    /// Details of drops whose count is kept.
+    pub ring: u64,
+    /// Packets that could not be counted.
+    pub tally: u64,
+    /// Calls of a tunnel's transmit function that could not be followed.
+    pub frames: u64,
+}
+
+impl Lost {
+    /// Was nothing lost?
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Stream {
+    /// Takes the maps over.
+    pub fn open(ebpf: &mut Ebpf) -> Result<Self> {
+        let mut take = |name: &str| {
+            ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+        };
+        let ring = Ring(RingBuf::try_from(take("RECORDS")?)?);
+        // SAFETY: the ring buffer owns its map's file descriptor and keeps it
+        // open and the same until it is dropped with the AsyncFd.
+        let ring = unsafe { AsyncFd::register(ring) }
+            .map_err(std::io::Error::from)
+            .context("cannot wait on the ring buffer")?;
+        Ok(Self {
+            ring,
+            tallies: PerCpuHashMap::try_from(take("TALLIES")?)?,
+            coarse: PerCpuHashMap::try_from(take("COARSE")?)?,
+            devices: PerCpuHashMap::try_from(take("DEVICES")?)?,
+            lost: PerCpuArray::try_from(take("LOST")?)?,
+            stacks: StackTraceMap::try_from(take("STACKS")?)?,
+            unreadable: 0,
+        })
+    }
+
+    /// Waits until there are records.
+    pub async fn ready(&mut self) -> Result<()> {
+        let mut guard = self.ring.readable_mut().await?;
+        guard.clear_ready();
+        Ok(())
+    }
+
+    /// Takes the records that are there now, at most `limit`.
+    pub fn records(&mut self, limit: usize) -> Vec<Record> {
+        let mut records = Vec::new();
+        while records.len() < limit {
+            let Some(item) = self.ring.get_mut().0.next() else { break };
+            match decode(&Bytes::copy_from_slice(&item)) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    if self.unreadable == 0 {
+                        tracing::warn!("a record could not be read: {error}");
+                    }
+                    self.unreadable += 1;
+                }
+            }
+        }
+        records
+    }
+
+    /// All counts, summed over CPUs. Those of `COARSE` have no addresses.
+    pub fn tallies(&self) -> Result<Vec<(TallyKey, Tally)>> {
+        let mut all = Vec::new();
+        for map in [&self.tallies, &self.coarse] {
+            for entry in map.iter() {
+                let (key, per_cpu) = entry.context("cannot read the counts")?;
+                let mut sum = Tally::default();
+                for tally in per_cpu.iter() {
+                    sum.packets += tally.packets;
+                    sum.bytes += tally.bytes;
+                    sum.last_ns = sum.last_ns.max(tally.last_ns);
+                }
+                if sum.packets > 0 {
+                    all.push((key, sum));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What went into each device's frames and what came of it.
+    pub fn devices(&self) -> Result<Vec<(DeviceKey, DeviceTally)>> {
+        self.devices
+            .iter()
+            .map(|entry| {
+                let (key, per_cpu) = entry.context("cannot read the devices' counts")?;
+                let sum = per_cpu.iter().fold(DeviceTally::default(), |sum, tally| DeviceTally {
+                    packets_in: sum.packets_in + tally.packets_in,
+                    sent: sum.sent + tally.sent,
+                    dropped: sum.dropped + tally.dropped,
+                    unexplained: sum.unexplained + tally.unexplained,
+                });
+                Ok((key, sum))
+            })
+            .collect()
+    }
+
+    /// What was lost so far.
+    pub fn lost(&self) -> Result<Lost> {
+        let sum = |index: u32| -> Result<u64> {
+            Ok(self.lost.get(&index, 0).context("cannot read what was lost")?.iter().sum())
+        };
+        Ok(Lost {
+            ring: sum(lost::RING)? + self.unreadable,
+            tally: sum(lost::TALLY)?,
+            frames: sum(lost::FRAMES)?,
+        })
+    }
+
+    /// The addresses of a kernel stack, innermost first.
+    pub fn stack(&self, id: i32) -> Vec<u64> {
+        let Ok(id) = u32::try_from(id) else { return Vec::new() };
+        self.stacks
+            .get(&id, 0)
+            .map(|stack| stack.frames().iter().map(|frame| frame.ip).collect())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,202 @@
+//! The report in words: one block per flow and cause, one line per device.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use tracer_common::tally::outcome;
+
+use super::text;
+use crate::{
+    flows::{Ledger, Report, Row},
+    judge::{Confidence, names},
+    probes::kinds,
+};
+
+/// Most blocks that are shown in full.
+const MAX_BLOCKS: usize = 20;
+
+/// The whole report.
+pub fn render(report: &Report, stack: bool) -> String {
+    let mut out = String::new();
+    let (own, shown): (Vec<&Row>, Vec<&Row>) =
+        report.rows.iter().partition(|row| is_noise(row, report));
+    for row in shown.iter().take(MAX_BLOCKS) {
+        block(&mut out, row, stack);
+    }
+    if shown.len() > MAX_BLOCKS {
+        let rest: u64 = shown[MAX_BLOCKS..].iter().map(|row| row.count).sum();
+        let _ = writeln!(out, "… and {rest} packets of {} more flows", shown.len() - MAX_BLOCKS);
+    }
+    noise(&mut out, &own);
+    out.push_str(&devices(report));
+    out
+}
+
+/// The devices' ledgers and what they add up to.
+pub fn devices(report: &Report) -> String {
+    let mut out = String::new();
+    for ledger in &report.ledgers {
+        device(&mut out, ledger);
+    }
+    end(&mut out, report);
+    out
+}
+
+/// The kernel's own packets that vanish like a user's on the same device: said
+/// in one line, not to crowd out the user's.
+fn is_noise(row: &Row, report: &Report) -> bool {
+    row.is_kernels()
+        && report.rows.iter().any(|other| {
+            other.is_users()
+                && other.cause.id == row.cause.id
+                && other.evidence.key.ifindex == row.evidence.key.ifindex
+                && other.evidence.key.netns == row.evidence.key.netns
+        })
+}
+
+fn block(out: &mut String, row: &Row, stack: bool) {
+    let evidence = &row.evidence;
+    let flow = evidence.flow();
+    let mut who = vec![text::protocol(flow), text::sender(row)];
+    who.retain(|part| !part.is_empty());
+    let who = if who.is_empty() { String::new() } else { format!(" ({})", who.join(", ")) };
+    let _ = writeln!(
+        out,
+        "{} {}{who}, {}",
+        text::family(flow),
+        text::endpoints(flow),
+        match row.path.as_slice() {
+            [_, .., _] => format!("{} by {}", text::tunnel(row), row.path.join(" > ")),
+            _ => text::tunnel(row),
+        }
+    );
+    let what = match evidence.key.outcome {
+        outcome::LOST_LATER => "sent, then lost",
+        outcome::STRAY | outcome::UNRELATED => "lost",
+        _ => "dropped",
+    };
+    let _ = writeln!(
+        out,
+        "  {what} ×{} in {}{} [{}]: {}",
+        row.count,
+        text::place(evidence.place.as_ref()),
+        source(row),
+        row.confidence.word(),
+        text::verdict(row),
+    );
+    let mut facts = Vec::new();
+    let counters = text::counters(row);
+    facts.push(if counters.is_empty() {
+        "no error counter of the device moved".to_owned()
+    } else {
+        counters
+    });
+    if let Some(reason) = &evidence.reason {
+        facts.push(format!("reason {reason}"));
+    }
+    if let Some(route) = text::route(row).filter(|_| row.cause.id != "route-type-not-accepted") {
+        facts.push(format!("route {route}"));
+    }
+    if let Some((version, kind, code)) = evidence.told() {
+        let name = if version == 6 { "ICMPv6" } else { "ICMP" };
+        let kind = names::icmp(version, kind).map_or(kind.to_string(), str::to_owned);
+        facts.push(format!("{name} {kind}/{code} raised"));
+    }
+    let _ = writeln!(out, "  {}  cause {}", facts.join("; "), row.cause.id);
+    let fixes = if row.cause.fixes.is_empty() || !fix_applies(row) {
+        String::new()
+    } else {
+        format!(" Fixed upstream by {}.", row.cause.fixes.join(", "))
+    };
+    let _ = writeln!(out, "  do: {}.{fixes}", row.cause.remedy);
+    if stack {
+        for place in &row.stack {
+            let _ = writeln!(out, "    {}", text::place(Some(place)));
+        }
+    }
+}
+
+/// The fix of the route type is for RTN_LOCAL.
+fn fix_applies(row: &Row) -> bool {
+    row.evidence.key.route_type == 2
+}
+
+/// The source behind a place, where it is not evident from the symbol.
+fn source(row: &Row) -> String {
+    let evidence = &row.evidence;
+    if evidence.key.outcome != outcome::DROPPED {
+        return String::new();
+    }
+    let Some(kind) = kinds::find(&evidence.kind) else { return String::new() };
+    if !evidence.freed_in(kind.xmit) {
+        return String::new();
+    }
+    if kind.name == "sit" && evidence.is_ipv6() {
+        return format!(" ({}, {})", kinds::SIT_INNER, kind.file);
+    }
+    format!(" ({})", kind.file)
+}
+
+fn noise(out: &mut String, rows: &[&Row]) {
+    let mut groups: BTreeMap<(String, &str), (u64, Vec<String>)> = BTreeMap::new();
+    for row in rows {
+        let (count, kinds) = groups.entry((text::device_name(row), row.cause.id)).or_default();
+        *count += row.count;
+        let kind = text::protocol(row.evidence.flow());
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    for ((device, cause), (count, kinds)) in groups {
+        let _ = writeln!(
+            out,
+            "{device}: {count} more of the kernel's own ({}), cause {cause} as well",
+            kinds.join(", ")
+        );
+    }
+}
+
+fn device(out: &mut String, ledger: &Ledger) {
+    let netns = ledger.netns.as_ref().map_or(String::new(), |netns| format!(", netns {netns}"));
+    let _ = write!(
+        out,
+        "{} ({}{netns}): {} in = {} sent + {} dropped + {} unexplained",
+        ledger.name,
+        ledger.kind,
+        ledger.tally.packets_in,
+        ledger.tally.sent,
+        ledger.tally.dropped,
+        ledger.unexplained(),
+    );
+    if !ledger.families.is_empty() {
+        let _ = write!(out, "; {}", text::families(ledger));
+    }
+    let later: u64 = ledger.lost_after_sending.iter().map(|(_, count)| count).sum();
+    if later > 0 {
+        let _ = write!(out, "; {later} of those sent were lost later");
+    }
+    out.push('\n');
+}
+
+fn end(out: &mut String, report: &Report) {
+    let packets: u64 = report.ledgers.iter().map(|ledger| ledger.tally.packets_in).sum();
+    let unexplained: u64 = report.ledgers.iter().map(Ledger::unexplained).sum();
+    let lost = &report.lost;
+    let _ = write!(
+        out,
+        "{packets} packets into tunnels, {} accounted for, {} vanished; ",
+        packets - unexplained,
+        report.drops()
+    );
+    let _ = if report.is_complete() {
+        writeln!(out, "nothing was lost by the tracer.")
+    } else {
+        writeln!(
+            out,
+            "incomplete: the tracer lost {} records, {} counts, {} frames.",
+            lost.ring, lost.tally, lost.frames
+        )
+    };
+    if report.rows.iter().any(|row| row.confidence == Confidence::Unknown) {
+        let _ = writeln!(out, "Causes marked unknown: the evidence fits none in the catalogue (tracer explain).");
+    }
+}

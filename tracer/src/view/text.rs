@@ -1,0 +1,223 @@
+//! Words for the parts of a drop, shared by the views for people. Names that
+//! come from the machine are made printable here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tracer_common::{
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6},
+    record::sender,
+    tally::{COUNTERS, TX_PACKETS, outcome},
+};
+
+use crate::{
+    devices::printable,
+    flows::{Ledger, Row, until_zero},
+    judge::{Place, names},
+};
+
+/// `IPv4`, `IPv6`, `ARP`, or the EtherType.
+pub fn family(flow: &Flow) -> String {
+    match flow.ethertype {
+        ETH_P_IP => "IPv4".to_owned(),
+        ETH_P_IPV6 => "IPv6".to_owned(),
+        ETH_P_ARP => "ARP".to_owned(),
+        other => format!("0x{other:04x}"),
+    }
+}
+
+/// An address of a flow, if its family has one that was read.
+pub fn address(bytes: &[u8; 16], ethertype: u16) -> Option<IpAddr> {
+    match ethertype {
+        ETH_P_IP | ETH_P_ARP => {
+            Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into())
+        }
+        ETH_P_IPV6 => Some(Ipv6Addr::from(*bytes).into()),
+        _ => None,
+    }
+}
+
+/// Address of an underlay: IPv4 in the first four bytes, or IPv6.
+pub fn underlay(bytes: &[u8; 16], ipv6: bool) -> Option<IpAddr> {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return None;
+    }
+    address(bytes, if ipv6 { ETH_P_IPV6 } else { ETH_P_IP })
+}
+
+/// `1.2.3.4:5 > 6.7.8.9:10`.
+pub fn endpoints(flow: &Flow) -> String {
+    let side = |bytes: &[u8; 16], port: u16| match (address(bytes, flow.ethertype), port) {
+        (None, _) => "?".to_owned(),
+        (Some(address), 0) => address.to_string(),
+        (Some(IpAddr::V6(address)), port) => format!("[{address}]:{port}"),
+        (Some(address), port) => format!("{address}:{port}"),
+    };
+    format!("{} > {}", side(&flow.src, flow.sport), side(&flow.dst, flow.dport))
+}
+
+/// `ICMPv6 echo request`, `TCP`.
+pub fn protocol(flow: &Flow) -> String {
+    let name = names::protocol(flow.proto).map_or(format!("protocol {}", flow.proto), str::to_owned);
+    let version = match flow.proto {
+        IPPROTO_ICMP => 4,
+        IPPROTO_ICMPV6 => 6,
+        _ => return if flow.ethertype == ETH_P_ARP { String::new() } else { name },
+    };
+    match names::icmp(version, flow.icmp_type) {
+        Some(kind) => format!("{name} {kind}"),
+        None => format!("{name} type {}", flow.icmp_type),
+    }
+}
+
+/// `ping[812] uid 1000`, or what else is known of the sender.
+pub fn sender(row: &Row) -> String {
+    let Some(record) = &row.evidence.record else { return String::new() };
+    let process = &record.process;
+    if process.tgid != 0 {
+        let comm = printable(until_zero(&process.comm));
+        return format!("{comm}[{}] uid {}", process.tgid, process.uid);
+    }
+    if process.flags & sender::USER_SOCKET != 0 {
+        return format!("uid {}", process.uid);
+    }
+    if process.flags & sender::SOCKET != 0 {
+        return "kernel".to_owned();
+    }
+    String::new()
+}
+
+/// `sit_tunnel_xmit+0x1a5 [sit]`.
+pub fn place(place: Option<&Place>) -> String {
+    match place {
+        None => "an unknown function".to_owned(),
+        Some(place) => match &place.module {
+            None => format!("{}+{:#x}", place.function, place.offset),
+            Some(module) => format!("{}+{:#x} [{module}]", place.function, place.offset),
+        },
+    }
+}
+
+/// `fou_test (sit, fou, remote 127.0.0.1, netns A)`.
+pub fn tunnel(row: &Row) -> String {
+    let evidence = &row.evidence;
+    if evidence.key.outcome == outcome::STRAY || evidence.key.outcome == outcome::UNRELATED {
+        return "no tunnel of this host".to_owned();
+    }
+    let mut facts: Vec<String> = Vec::new();
+    if !evidence.kind.is_empty() {
+        facts.push(evidence.kind.clone());
+    }
+    if let Some(device) = &evidence.device {
+        facts.extend(device.encap.clone());
+        facts.extend(device.key.as_ref().map(|key| format!("key {key}")));
+        facts.extend(device.remote.map(|remote| format!("remote {remote}")));
+    }
+    facts.extend(row.netns.as_ref().map(|netns| format!("netns {netns}")));
+    format!("{} ({})", device_name(row), facts.join(", "))
+}
+
+/// The tunnel device's name.
+pub fn device_name(row: &Row) -> String {
+    match (&row.evidence.device, &row.evidence.record) {
+        (Some(device), _) => device.display_name(),
+        (None, Some(record)) if record.dev[0] != 0 => printable(until_zero(&record.dev)),
+        _ => format!("if{}", row.evidence.key.ifindex),
+    }
+}
+
+/// The outer destination: from the packet, the look-up, or the configuration.
+pub fn outer_destination(row: &Row) -> Option<IpAddr> {
+    let evidence = &row.evidence;
+    if let Some(record) = &evidence.record {
+        if let Some(address) = address(&record.outer.dst, record.outer.ethertype) {
+            return Some(address);
+        }
+        let ipv6 = evidence.key.route & tracer_common::tally::route::IPV6 != 0;
+        if let Some(address) = underlay(&record.route.dst, ipv6) {
+            return Some(address);
+        }
+    }
+    evidence.device.as_ref().and_then(|device| device.remote)
+}
+
+/// `RTN_LOCAL via lo`, `EACCES`, or nothing.
+pub fn route(row: &Row) -> Option<String> {
+    let key = &row.evidence.key;
+    if key.route_errno != 0 {
+        return Some(names::errno(key.route_errno));
+    }
+    let name = names::route_type(key.route_type)?;
+    let dev = row.evidence.record.as_ref().map(|record| until_zero(&record.route.dev));
+    Some(match dev {
+        Some(dev) if !dev.is_empty() => format!("{name} via {}", printable(dev)),
+        _ => name.to_owned(),
+    })
+}
+
+/// `tx_errors +1, tx_carrier_errors +1`: counters around one packet.
+pub fn counters(row: &Row) -> String {
+    let moved: Vec<String> = COUNTERS
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| *n != TX_PACKETS && row.evidence.moved(*n))
+        .map(|(n, name)| {
+            let by = row.evidence.record.as_ref().map_or(1, |record| record.counters[n]);
+            format!("{name} +{by}")
+        })
+        .collect();
+    moved.join(", ")
+}
+
+/// What separates families on a device: `IPv4 1 of 1 sent, IPv6 0 of 4 sent`.
+pub fn families(ledger: &Ledger) -> String {
+    ledger
+        .families
+        .iter()
+        .map(|family| {
+            let name = match family.value.as_str() {
+                "ipv4" => "IPv4",
+                "ipv6" => "IPv6",
+                "arp" => "ARP",
+                other => other,
+            };
+            format!("{name} {} of {} sent", family.passed, family.passed + family.dropped)
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// What the verdict says of the packet in one sentence, with the two things
+/// that differ where both are known.
+pub fn verdict(row: &Row) -> String {
+    let evidence = &row.evidence;
+    match row.cause.id {
+        "route-type-not-accepted" => {
+            let route = route(row).unwrap_or_default();
+            let to = outer_destination(row).map_or(String::new(), |to| format!(" to {to}"));
+            let accepts = if evidence.key.route_type == 2 {
+                "this kernel's sit accepts RTN_UNICAST only"
+            } else {
+                "sit accepts RTN_UNICAST, and RTN_LOCAL since ed6ae5ca437d"
+            };
+            format!("the underlay route{to} is {route}; {accepts}")
+        }
+        "kernel-reason" => {
+            format!("the kernel's reason: {}", evidence.reason.as_deref().unwrap_or("?"))
+        }
+        "packet-too-big" => match &evidence.record {
+            Some(record) => format!("{}: {} bytes", row.cause.title, record.length),
+            None => row.cause.title.to_owned(),
+        },
+        "no-listener" => match &evidence.record {
+            Some(record) => format!(
+                "the outer packet arrived at UDP {}, where nobody listens",
+                endpoints(&record.outer).split(" > ").nth(1).unwrap_or_default()
+            ),
+            None => row.cause.title.to_owned(),
+        },
+        _ => {
+            let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
+            format!("{}{to}", row.cause.title)
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Scenarios: silent drops made on purpose, and what tracer has to say of each.
+//!
+//! A scenario is a file in `scenarios/`: how to set the drop up, what triggers it, and what is
+//! expected on which kernel. All scenarios of a kernel run in one boot:
+//!
+//! `file` (TOML) → `script` (one shell job) → the guest → `marks` (its output, cut up) → `judge`.
+
+mod fields;
+mod file;
+mod judge;
+mod lines;
+mod marks;
+mod place;
+mod script;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use file::{Expect, Scenario};
+use marks::Section;
+
+/// The name that stands for this machine where a kernel is asked for.
+const NATIVE: &str = "native";
+
+/// How a run of scenarios ended.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Score {
+    pub passed: u32,
+    pub failed: u32,
+    pub skipped: u32,
+}
+
+/// Runs the scenarios that expect something of this machine's own kernel, in namespaces only.
+pub fn native(names: &[String]) -> Result<Score> {
+    let root = place::root()?;
+    let (chosen, skipped) = choose(&root, NATIVE, names)?;
+    if chosen.is_empty() {
+        return Ok(finish(NATIVE, skipped));
+    }
+    let tracer = root.join("target/release/tracer");
+    if !tracer.is_file() {
+        bail!("target/release/tracer is missing: `cargo build --release --locked -p tracer`");
+    }
+    for name in ["A", "B", "R"] {
+        if Path::new("/run/netns").join(name).exists() {
+            bail!("network namespace {name} exists already: `ip netns del {name}` if no run uses it");
+        }
+    }
+    let token = marks::token();
+    let job = script::job(&chosen, &place::preamble(&root)?, &token, false);
+    let keep = place::keep(&root, NATIVE)?;
+    let path = keep.join("job.sh");
+    fs::write(&path, job).with_context(|| format!("cannot write {}", path.display()))?;
+
+    let mut search = root.join("target/release").into_os_string();
+    if let Some(rest) = std::env::var_os("PATH") {
+        search.push(":");
+        search.push(rest);
+    }
+    let output = Command::new("sh")
+        .arg(&path)
+        .env("PATH", search)
+        .output()
+        .context("cannot start sh: is it in PATH?")?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    judge_all(NATIVE, &chosen, &text, &token, &keep, skipped)
+}
+
+/// Runs the scenarios in one boot of `kernel`.
+pub fn vm(kernel: &str, names: &[String]) -> Result<Score> {
+    let root = place::root()?;
+    let (chosen, skipped) = choose(&root, kernel, names)?;
+    if chosen.is_empty() {
+        return Ok(finish(kernel, skipped));
+    }
+    let token = marks::token();
+    let job = script::job(&chosen, &place::preamble(&root)?, &token, true);
+    let keep = place::keep(&root, kernel)?;
+    let path = keep.join("job.sh");
+    fs::write(&path, &job).with_context(|| format!("cannot write {}", path.display()))?;
+
+    let guest = crate::vm::run_script(kernel, &job, &[], limit(&chosen))?;
+    for (name, text) in [("output", &guest.output), ("console", &guest.console)] {
+        let path = keep.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if guest.status != 0 {
+        eprintln!(
+            "{kernel}: the job script ended with status {}, see {}",
+            guest.status,
+            keep.display()
+        );
+    }
+    judge_all(kernel, &chosen, &guest.output, &token, &keep, skipped)
+}
+
+/// How long the guest may take: every step at its own limit, and the boot.
+fn limit(chosen: &[(Scenario, Expect)]) -> Duration {
+    let steps: u64 = chosen
+        .iter()
+        .map(|(scenario, expect)| {
+            let passes = if expect.human.is_some() { 2 } else { 1 };
+            passes * scenario.timeout + script::OTHER_STEPS
+        })
+        .sum();
+    Duration::from_secs(300 + steps)
+}
+
+/// The scenarios that expect something of `kernel`, and how many do not.
+fn choose(root: &Path, kernel: &str, names: &[String]) -> Result<(Vec<(Scenario, Expect)>, u32)> {
+    let mut chosen = Vec::new();
+    let mut skipped = 0;
+    for scenario in file::load(root, names)? {
+        match scenario.expect_of(kernel).cloned() {
+            Some(expect) => chosen.push((scenario, expect)),
+            None => {
+                println!("skip {} ({kernel})", scenario.name);
+                skipped += 1;
+            }
+        }
+    }
+    Ok((chosen, skipped))
+}
+
+fn finish(kernel: &str, skipped: u32) -> Score {
+    println!("{kernel}: nothing to run, {skipped} skipped");
+    Score {
+        skipped,
+        ..Score::default()
+    }
+}
+
+fn judge_all(
+    kernel: &str,
+    chosen: &[(Scenario, Expect)],
+    output: &str,
+    token: &str,
+    keep: &Path,
+    skipped: u32,
+) -> Result<Score> {
+    let sections = marks::cut(output, token);
+    let mut score = Score {
+        skipped,
+        ..Score::default()
+    };
+    for (scenario, expect) in chosen {
+        let name = &scenario.name;
+        let own: Vec<&Section> = sections.iter().filter(|s| s.name == *name).collect();
+        let verdict = judge::scenario(expect, &own);
+        place::forget(keep, name)?;
+        if verdict.wrong.is_empty() {
+            println!("ok   {name} ({kernel}): {}", scenario.title);
+            score.passed += 1;
+            continue;
+        }
+        println!("FAIL {name} ({kernel}): {}", scenario.title);
+        for wrong in &verdict.wrong {
+            println!("       {wrong}");
+        }
+        for line in &verdict.drops {
+            println!("     saw {line}");
+        }
+        place::store(keep, name, &own)?;
+        println!("     all of it: {}/{name}.*", keep.display());
+        score.failed += 1;
+    }
+    println!(
+        "{kernel}: {} passed, {} failed, {} skipped",
+        score.passed, score.failed, score.skipped
+    );
+    Ok(score)
+}

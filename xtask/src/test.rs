@@ -1,0 +1,197 @@
+//! `test`: everything that must hold, from lints to scenarios on every kernel.
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::{
+    build, check, process,
+    scenario::{self, Score},
+    setup,
+};
+
+/// What the project promises to run on, and 6.1 with the seed's bug put back.
+const KERNELS: [&str; 5] = ["5.10", "6.1", "6.1-reverted", "6.12", "newest"];
+
+/// Without `--unit`, `--native` or `--vm`: all of them. `--kernel` alone means
+/// that kernel's scenarios, `--scenario` alone that scenario everywhere.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Lints and unit tests
+    #[arg(long)]
+    unit: bool,
+    /// Scenarios on the running kernel
+    #[arg(long)]
+    native: bool,
+    /// Scenarios in virtual machines
+    #[arg(long)]
+    vm: bool,
+    /// A kernel for the virtual machines, may be repeated
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<String>,
+    /// A scenario by name, may be repeated
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+}
+
+/// The parts to run.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    unit: bool,
+    native: bool,
+    kernels: Vec<String>,
+}
+
+impl Options {
+    fn plan(&self) -> Plan {
+        let chosen = self.unit || self.native || self.vm;
+        let vm = self.vm || !self.kernel.is_empty() || !chosen;
+        let kernels = match (vm, self.kernel.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, true) => KERNELS.map(str::to_owned).to_vec(),
+            (true, false) => self.kernel.clone(),
+        };
+        Plan {
+            unit: self.unit || (!chosen && self.kernel.is_empty() && self.scenario.is_empty()),
+            native: self.native || (!chosen && self.kernel.is_empty()),
+            kernels,
+        }
+    }
+}
+
+pub fn command(options: &Options) -> anyhow::Result<()> {
+    let plan = options.plan();
+    setup::build()?;
+    if !plan.kernels.is_empty() {
+        setup::vm()?;
+    }
+    if plan.unit {
+        check::command()?;
+    }
+    build::build()?;
+    if plan.unit {
+        let mut unit = process::cargo(["test", "--locked", "--workspace"]);
+        process::run(unit.args(["--exclude", "tracer-ebpf"]))?;
+    }
+    if !plan.native && plan.kernels.is_empty() {
+        return Ok(());
+    }
+
+    let mut total = Score::default();
+    if plan.native {
+        add(
+            &mut total,
+            "this kernel",
+            scenario::native(&options.scenario),
+        );
+    }
+    for kernel in &plan.kernels {
+        add(&mut total, kernel, scenario::vm(kernel, &options.scenario));
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    if total.failed > 0 {
+        bail!("{} scenarios failed", total.failed);
+    }
+    Ok(())
+}
+
+/// A kernel that cannot be had or does not boot is a failure, not the end.
+fn add(total: &mut Score, place: &str, score: anyhow::Result<Score>) {
+    match score {
+        Ok(score) => {
+            total.passed += score.passed;
+            total.failed += score.failed;
+            total.skipped += score.skipped;
+        }
+        Err(error) => {
+            eprintln!("{place}: {error:#}");
+            total.failed += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            unit: false,
+            native: false,
+            vm: false,
+            kernel: vec![],
+            scenario: vec![],
+        }
+    }
+
+    #[test]
+    fn without_a_choice_everything_runs() {
+        let plan = options().plan();
+        assert!(plan.unit && plan.native);
+        assert_eq!(plan.kernels, KERNELS);
+    }
+
+    #[test]
+    fn one_part_runs_alone() {
+        let plan = Options {
+            unit: true,
+            ..options()
+        }
+        .plan();
+        assert_eq!(
+            plan,
+            Plan {
+                unit: true,
+                native: false,
+                kernels: vec![]
+            }
+        );
+        let plan = Options {
+            native: true,
+            ..options()
+        }
+        .plan();
+        assert_eq!(
+            plan,
+            Plan {
+                unit: false,
+                native: true,
+                kernels: vec![]
+            }
+        );
+        let plan = Options {
+            vm: true,
+            ..options()
+        }
+        .plan();
+        assert_eq!(plan.kernels, KERNELS);
+        assert!(!plan.unit && !plan.native);
+    }
+
+    #[test]
+    fn naming_a_kernel_means_that_kernel_only() {
+        let plan = Options {
+            kernel: vec!["6.1".into()],
+            ..options()
+        }
+        .plan();
+        assert_eq!(
+            plan,
+            Plan {
+                unit: false,
+                native: false,
+                kernels: vec!["6.1".into()]
+            }
+        );
+    }
+
+    #[test]
+    fn naming_a_scenario_leaves_out_the_unit_tests() {
+        let plan = Options {
+            scenario: vec!["seed".into()],
+            ..options()
+        }
+        .plan();
+        assert!(!plan.unit && plan.native);
+        assert_eq!(plan.kernels, KERNELS);
+    }
+}
