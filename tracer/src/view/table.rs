@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{ContentArrangement, Table, TableStyle};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{summary, text};
 use crate::flows::{Report, Row};
@@ -19,7 +19,7 @@ pub fn render(report: &Report, width: u16, height: u16, age: impl Fn(&Row) -> u6
     let narrow = width < NARROW;
     let mut table = Table::new();
     table
-        .load_style(TableStyle::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width);
     table.set_header(if narrow {
