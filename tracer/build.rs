@@ -54,11 +54,15 @@ fn tools() -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     };
     let mut variables = Vec::new();
     for line in text.lines() {
-        let (key, value) =
-            line.split_once('=').with_context(|| format!("{}: {line:?}", found.display()))?;
+        let (key, value) = line
+            .split_once('=')
+            .with_context(|| format!("{}: {line:?}", found.display()))?;
         match key {
             "BPF_LINKER" => {
-                variables.push(("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", PathBuf::from(value)));
+                variables.push((
+                    "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
+                    PathBuf::from(value),
+                ));
             }
             "RUST_SRC" => {
                 variables.push(("__CARGO_TESTS_ONLY_SRC_ROOT", PathBuf::from(value)));

@@ -1,8 +1,6 @@
 //! Headers to flows.
 
-use tracer_common::flow::{
-    ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6,
-};
+use tracer_common::flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6};
 
 use crate::read;
 

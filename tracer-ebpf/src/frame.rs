@@ -78,7 +78,9 @@ pub fn nth(cpu: &Cpu, n: u32) -> Option<&'static mut Frame> {
         return None;
     }
     // SAFETY: as in `cpu`.
-    FRAMES.get_ptr_mut(index).map(|frame| unsafe { &mut *frame })
+    FRAMES
+        .get_ptr_mut(index)
+        .map(|frame| unsafe { &mut *frame })
 }
 
 /// A packet enters a device's transmit function.
@@ -131,7 +133,10 @@ pub fn open(context: *mut c_void, skb: SkBuff, dev: NetDevice, by: u8) {
     path(cpu, record);
     dev.counters(cpu, &mut frame.before);
     tally::device(
-        DeviceKey { netns: record.key.netns, ifindex: record.key.ifindex },
+        DeviceKey {
+            netns: record.key.netns,
+            ifindex: record.key.ifindex,
+        },
         tally::DeviceEvent::In,
     );
 }
@@ -271,11 +276,16 @@ fn close(cpu: &mut Cpu, frame: &mut Frame, code: i32) {
     record.time_ns = unsafe { bpf_ktime_get_ns() };
 
     let handed = key.seen & seen::HANDED_TO_IP != 0;
-    let device = DeviceKey { netns: key.netns, ifindex: key.ifindex };
+    let device = DeviceKey {
+        netns: key.netns,
+        ifindex: key.ifindex,
+    };
     if key.freed_by == freed_by::NONE
         && frame.consumed != 0
         && !handed
-        && SWITCHES.get(switch::REALLOC_WATCHED).is_some_and(|on| *on != 0)
+        && SWITCHES
+            .get(switch::REALLOC_WATCHED)
+            .is_some_and(|on| *on != 0)
     {
         key.freed_by = freed_by::CONSUME_SKB;
         key.location = frame.consumed_at;

@@ -2,7 +2,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{EbpfContext as _, helpers::{bpf_ktime_get_ns, generated}, programs::ProbeContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_ktime_get_ns, generated},
+    programs::ProbeContext,
+};
 use tracer_common::{
     ABI_VERSION,
     flow::{Flow, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_UDP},
@@ -113,9 +117,9 @@ fn note(context: *mut c_void, record: &mut Record, skb: SkBuff) {
     }
     if config!(stack) != 0 {
         // SAFETY: `context` is the program's own context.
-        record.stack =
-            unsafe { generated::bpf_get_stackid(context, (&raw const STACKS).cast_mut().cast(), 0) }
-                as i32;
+        record.stack = unsafe {
+            generated::bpf_get_stackid(context, (&raw const STACKS).cast_mut().cast(), 0)
+        } as i32;
     }
 }
 
@@ -161,7 +165,9 @@ fn outside(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reas
 #[inline(always)]
 fn stray(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reason: u32) {
     let all = config!(all_drops) != 0;
-    let Some(header) = skb.network_header() else { return };
+    let Some(header) = skb.network_header() else {
+        return;
+    };
     let ethertype = flow::version(header);
     if ethertype == 0 && !all {
         return;
@@ -199,7 +205,11 @@ fn stray(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reason
     record.key.flow = record.outer;
     record.key.outer_proto = record.outer.proto;
     record.key.outer_dport = record.outer.dport;
-    record.key.outcome = if tunnel { outcome::STRAY } else { outcome::UNRELATED };
+    record.key.outcome = if tunnel {
+        outcome::STRAY
+    } else {
+        outcome::UNRELATED
+    };
     finish(context, cpu, record, skb, location, reason);
 }
 

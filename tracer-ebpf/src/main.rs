@@ -38,13 +38,23 @@ use crate::{device::NetDevice, globals::config, skb::SkBuff};
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 pub fn frame_start_btf(ctx: BtfTracePointContext) -> i32 {
-    frame::open(ctx.as_ptr(), SkBuff(ctx.arg(0)), NetDevice(ctx.arg(1)), seen::TRACEPOINTS);
+    frame::open(
+        ctx.as_ptr(),
+        SkBuff(ctx.arg(0)),
+        NetDevice(ctx.arg(1)),
+        seen::TRACEPOINTS,
+    );
     0
 }
 
 #[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
 pub fn frame_start_raw(ctx: RawTracePointContext) -> i32 {
-    frame::open(ctx.as_ptr(), SkBuff(ctx.arg(0)), NetDevice(ctx.arg(1)), seen::TRACEPOINTS);
+    frame::open(
+        ctx.as_ptr(),
+        SkBuff(ctx.arg(0)),
+        NetDevice(ctx.arg(1)),
+        seen::TRACEPOINTS,
+    );
     0
 }
 
@@ -123,15 +133,35 @@ pub fn ip6_local_out_kprobe(ctx: ProbeContext) -> u32 {
 pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
     // The verifier refuses to read an argument that the tracepoint does not
     // have; the count is a constant to it, so the branch is cut away.
-    let reason = if config!(kfree_skb_args) >= 3 { ctx.arg(2) } else { 0 };
-    free::freed(ctx.as_ptr(), SkBuff(ctx.arg(0)), ctx.arg(1), reason, freed_by::KFREE_SKB);
+    let reason = if config!(kfree_skb_args) >= 3 {
+        ctx.arg(2)
+    } else {
+        0
+    };
+    free::freed(
+        ctx.as_ptr(),
+        SkBuff(ctx.arg(0)),
+        ctx.arg(1),
+        reason,
+        freed_by::KFREE_SKB,
+    );
     0
 }
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
-    let reason = if config!(kfree_skb_args) >= 3 { ctx.arg(2) } else { 0 };
-    free::freed(ctx.as_ptr(), SkBuff(ctx.arg(0)), ctx.arg(1), reason, freed_by::KFREE_SKB);
+    let reason = if config!(kfree_skb_args) >= 3 {
+        ctx.arg(2)
+    } else {
+        0
+    };
+    free::freed(
+        ctx.as_ptr(),
+        SkBuff(ctx.arg(0)),
+        ctx.arg(1),
+        reason,
+        freed_by::KFREE_SKB,
+    );
     0
 }
 
@@ -164,14 +194,22 @@ pub fn sk_skb_reason_drop_kprobe(ctx: ProbeContext) -> u32 {
 
 #[btf_tracepoint(function = "consume_skb")]
 pub fn consume_skb_btf(ctx: BtfTracePointContext) -> i32 {
-    let location = if config!(consume_skb_args) >= 2 { ctx.arg(1) } else { 0 };
+    let location = if config!(consume_skb_args) >= 2 {
+        ctx.arg(1)
+    } else {
+        0
+    };
     free::consumed(ctx.as_ptr(), SkBuff(ctx.arg(0)), location);
     0
 }
 
 #[raw_tracepoint(tracepoint = "consume_skb")]
 pub fn consume_skb_raw(ctx: RawTracePointContext) -> i32 {
-    let location = if config!(consume_skb_args) >= 2 { ctx.arg(1) } else { 0 };
+    let location = if config!(consume_skb_args) >= 2 {
+        ctx.arg(1)
+    } else {
+        0
+    };
     free::consumed(ctx.as_ptr(), SkBuff(ctx.arg(0)), location);
     0
 }
@@ -218,7 +256,11 @@ pub fn ip_route_output_flow_kprobe(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 pub fn ip_route_output_flow_kretprobe(ctx: RetProbeContext) -> u32 {
-    route::ipv4(route_hook::IP_ROUTE_OUTPUT_FLOW, ctx.ret(), route::question());
+    route::ipv4(
+        route_hook::IP_ROUTE_OUTPUT_FLOW,
+        ctx.ret(),
+        route::question(),
+    );
     0
 }
 
@@ -250,7 +292,11 @@ pub fn ip6_route_output_flags_kprobe(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 pub fn ip6_route_output_flags_kretprobe(ctx: RetProbeContext) -> u32 {
-    route::ipv6(route_hook::IP6_ROUTE_OUTPUT_FLAGS, ctx.ret(), route::question());
+    route::ipv6(
+        route_hook::IP6_ROUTE_OUTPUT_FLAGS,
+        ctx.ret(),
+        route::question(),
+    );
     0
 }
 

@@ -44,9 +44,7 @@ pub fn copy<T>(to: *mut T, from: u64) -> bool {
 #[inline(always)]
 pub fn string<const N: usize>(to: *mut [u8; N], from: u64) -> bool {
     // SAFETY: as in `copy`.
-    unsafe {
-        generated::bpf_probe_read_kernel_str(to.cast(), N as u32, from as *const c_void) >= 0
-    }
+    unsafe { generated::bpf_probe_read_kernel_str(to.cast(), N as u32, from as *const c_void) >= 0 }
 }
 
 /// The number behind a pointer that the verifier tracks (context, map, map

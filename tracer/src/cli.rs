@@ -76,9 +76,13 @@ pub enum Format {
 
 /// A number with an optional unit.
 fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| "expected a time such as 30s or 5m".to_owned())?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "expected a time such as 30s or 5m".to_owned())?;
     let seconds = match unit {
         "" | "s" => number,
         "ms" => number / 1000.0,
@@ -115,10 +119,14 @@ mod tests {
 
     #[test]
     fn a_command_keeps_its_own_options() {
-        let cli = Cli::try_parse_from(["tracer", "run", "--format", "json", "--", "ping", "-c1", "x"])
-            .expect("valid");
+        let cli = Cli::try_parse_from([
+            "tracer", "run", "--format", "json", "--", "ping", "-c1", "x",
+        ])
+        .expect("valid");
         assert_eq!(cli.options.format, Format::Json);
-        let Some(Command::Run { command }) = cli.command else { panic!("{cli:?}") };
+        let Some(Command::Run { command }) = cli.command else {
+            panic!("{cli:?}")
+        };
         assert_eq!(command, ["ping", "-c1", "x"]);
     }
 }

@@ -12,7 +12,7 @@ use tracer_common::config::Config;
 
 use crate::{
     cli::{Format, Options},
-    kernel::{btf::Btf, host, offsets, symbols::Symbols},
+    kernel::{btf::Btf, host, offsets, reasons::Reasons, symbols::Symbols},
     probes::Probes,
     view::json,
 };
@@ -27,7 +27,21 @@ pub fn run(options: &Options) -> Result<u8> {
     match &btf {
         Ok(btf) => {
             let (_, absent) = offsets::resolve(btf);
-            let _ = writeln!(out, "types (BTF)   yes, {} fields of {} not on this kernel", absent.len(), tracer_common::offsets::Offsets::PATHS.len());
+            let _ = writeln!(
+                out,
+                "types (BTF)   yes, {} fields of {} not on this kernel",
+                absent.len(),
+                tracer_common::offsets::Offsets::PATHS.len()
+            );
+            let _ = writeln!(
+                out,
+                "drop reasons  {}",
+                if Reasons::from_btf(btf).exist() {
+                    "named by this kernel"
+                } else {
+                    "none on this kernel (they came with 5.17): places and counters tell instead"
+                }
+            );
         }
         Err(error) => {
             let _ = writeln!(out, "types (BTF)   {error}");
@@ -36,18 +50,41 @@ pub fn run(options: &Options) -> Result<u8> {
     let _ = writeln!(
         out,
         "kprobes       {}",
-        if host::has_kprobes() { "yes" } else { "no (CONFIG_KPROBES): tunnel drivers and route look-ups cannot be watched by function" }
+        if host::has_kprobes() {
+            "yes"
+        } else {
+            "no (CONFIG_KPROBES): tunnel drivers and route look-ups cannot be watched by function"
+        }
     );
-    let _ = writeln!(out, "modules       {}", if host::has_modules() { "yes" } else { "no: all drivers are built in" });
+    let _ = writeln!(
+        out,
+        "modules       {}",
+        if host::has_modules() {
+            "yes"
+        } else {
+            "no: all drivers are built in"
+        }
+    );
     if host::is_realtime() {
-        let _ = writeln!(out, "PREEMPT_RT    yes: frames of two tasks on one CPU can mix; verdicts of nested or concurrent tunnels may be unknown");
+        let _ = writeln!(
+            out,
+            "PREEMPT_RT    yes: frames of two tasks on one CPU can mix; verdicts of nested or concurrent tunnels may be unknown"
+        );
     }
-    let _ = writeln!(out, "lockdown      {}", host::lockdown().unwrap_or_else(|| "no hindrance".to_owned()));
+    let _ = writeln!(
+        out,
+        "lockdown      {}",
+        host::lockdown().unwrap_or_else(|| "no hindrance".to_owned())
+    );
     let missing = host::missing_capabilities();
     let _ = writeln!(
         out,
         "privileges    {}",
-        if missing.is_empty() { "enough".to_owned() } else { format!("missing {} (run as root)", missing.join(", ")) }
+        if missing.is_empty() {
+            "enough".to_owned()
+        } else {
+            format!("missing {} (run as root)", missing.join(", "))
+        }
     );
     let attempt = host::check().and_then(|()| {
         let btf = Arc::new(Btf::vmlinux()?);
@@ -56,19 +93,34 @@ pub fn run(options: &Options) -> Result<u8> {
     let code = match attempt {
         Ok((probes, _)) => {
             if options.format == Format::Json {
-                writeln!(stdout(), "{}", json::start(&release, &arch, &probes.attached, &probes.missing))?;
+                writeln!(
+                    stdout(),
+                    "{}",
+                    json::start(&release, &arch, &probes.attached, &probes.missing)
+                )?;
                 return Ok(u8::from(!probes.has_frames()) * crate::COULD_NOT_TRACE);
             }
             out.push_str("\nattached\n");
             for attached in &probes.attached {
-                let module = attached.module.as_ref().map_or(String::new(), |m| format!(" [{m}]"));
-                let _ = writeln!(out, "  {:24} {:10} {}{module}", attached.point, attached.way, attached.target);
+                let module = attached
+                    .module
+                    .as_ref()
+                    .map_or(String::new(), |m| format!(" [{m}]"));
+                let _ = writeln!(
+                    out,
+                    "  {:24} {:10} {}{module}",
+                    attached.point, attached.way, attached.target
+                );
             }
             if !probes.missing.is_empty() {
                 out.push_str("\nmissing\n");
             }
             for missing in &probes.missing {
-                let _ = writeln!(out, "  {:24} {}\n  {:24} lost: {}", missing.point, missing.why, "", missing.lost);
+                let _ = writeln!(
+                    out,
+                    "  {:24} {}\n  {:24} lost: {}",
+                    missing.point, missing.why, "", missing.lost
+                );
             }
             if !host::has_kprobes() {
                 out.push_str("\nto get it back: boot a kernel with CONFIG_KPROBES=y and BPF tracing programs allowed\n");

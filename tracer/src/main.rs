@@ -35,7 +35,10 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tracer: {}", devices::printable(format!("{error:#}").as_bytes()));
+            eprintln!(
+                "tracer: {}",
+                devices::printable(format!("{error:#}").as_bytes())
+            );
             let usage = error.downcast_ref::<session::Usage>().is_some();
             ExitCode::from(if usage { 2 } else { COULD_NOT_TRACE })
         }

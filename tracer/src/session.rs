@@ -59,8 +59,9 @@ pub fn watch(options: &Options) -> Result<u8> {
 pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
     runtime()?.block_on(async {
         let session = Session::open(options)?;
-        let (program, arguments) =
-            command.split_first().context("no command given: tracer run -- CMD")?;
+        let (program, arguments) = command
+            .split_first()
+            .context("no command given: tracer run -- CMD")?;
         let child = Command::new(program)
             .args(arguments)
             .kill_on_drop(false)
@@ -122,14 +123,20 @@ impl<'a> Session<'a> {
             config.dev[..bytes.len()].copy_from_slice(bytes);
         }
         if host::is_realtime() {
-            tracing::warn!("PREEMPT_RT: two tasks may transmit on one CPU at a time; look at unknown verdicts with care");
+            tracing::warn!(
+                "PREEMPT_RT: two tasks may transmit on one CPU at a time; look at unknown verdicts with care"
+            );
         }
         let mut reasons = Reasons::from_btf(&btf);
         let (mut probes, symbols) = Probes::attach(&btf, config, &options.withhold, || {
-            symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?
+            symbols
+                .join()
+                .map_err(|_| anyhow!("reading the kernel's symbols failed"))?
         })?;
         if symbols.hidden() {
-            tracing::warn!("the kernel hides its symbols (kernel.kptr_restrict): functions have no names; sysctl -w kernel.kptr_restrict=1 shows them to root");
+            tracing::warn!(
+                "the kernel hides its symbols (kernel.kptr_restrict): functions have no names; sysctl -w kernel.kptr_restrict=1 shows them to root"
+            );
         }
         for module in ["openvswitch", "mac80211"] {
             if Symbols::module_loaded(module)
@@ -140,11 +147,17 @@ impl<'a> Session<'a> {
         }
         let stream = Stream::open(&mut probes.ebpf)?;
         let own = netns::own().map_or(0, |netns| netns.inode);
-        let routes_watched =
-            probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4");
+        let routes_watched = probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4");
         let book = Book::new(symbols, reasons, routes_watched, own, snapshot);
         probes.set_ports(book.ports())?;
-        Ok(Self { options, probes, stream, book, clock: clock(), told: HashMap::new() })
+        Ok(Self {
+            options,
+            probes,
+            stream,
+            book,
+            clock: clock(),
+            told: HashMap::new(),
+        })
     }
 
     /// Follows until the command ends, the time is up, or a signal says stop.
@@ -152,7 +165,12 @@ impl<'a> Session<'a> {
         let watching = child.is_none();
         if self.options.format == Format::Json {
             let (release, arch) = host::release();
-            self.print(&json::start(&release, &arch, &self.probes.attached, &self.probes.missing))?;
+            self.print(&json::start(
+                &release,
+                &arch,
+                &self.probes.attached,
+                &self.probes.missing,
+            ))?;
         } else if watching && !terminal::is_terminal() {
             tracing::info!("attached, waiting for drops");
         }
@@ -163,7 +181,10 @@ impl<'a> Session<'a> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut follow = ticks(FOLLOW);
         let mut refresh = ticks(self.options.interval.unwrap_or(REFRESH));
-        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
+        let deadline = self
+            .options
+            .duration
+            .map(|duration| Instant::now() + duration);
         loop {
             tokio::select! {
                 ready = self.stream.ready() => { ready?; self.take()?; }
@@ -198,7 +219,11 @@ impl<'a> Session<'a> {
             if records.is_empty() {
                 return Ok(());
             }
-            self.learn(records.iter().map(|record| (record.key.netns, record.key.ifindex)));
+            self.learn(
+                records
+                    .iter()
+                    .map(|record| (record.key.netns, record.key.ifindex)),
+            );
             for record in &records {
                 let stack = self.stream.stack(record.stack);
                 self.book.record(record, &stack);
@@ -208,8 +233,9 @@ impl<'a> Session<'a> {
 
     /// Asks netlink if one of these devices has not been heard of.
     fn learn(&mut self, devices: impl Iterator<Item = (u32, u32)>) {
-        let unknown: Vec<(u32, u32)> =
-            devices.filter(|(netns, ifindex)| self.book.is_unknown(*netns, *ifindex)).collect();
+        let unknown: Vec<(u32, u32)> = devices
+            .filter(|(netns, ifindex)| self.book.is_unknown(*netns, *ifindex))
+            .collect();
         if unknown.is_empty() {
             return;
         }
@@ -357,6 +383,8 @@ fn monotonic() -> u64 {
 }
 
 fn clock() -> i128 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     now.as_nanos() as i128 - i128::from(monotonic())
 }

@@ -85,7 +85,11 @@ impl Wanted {
             "no kernel is called {name:?}: say newest, or how a version begins (6.1, 6.18.15), \
              then -cloud or -rt for a flavour, then -reverted for the seed's bug"
         );
-        Ok(Self { base: base.to_owned(), flavour: flavour.to_owned(), reverted })
+        Ok(Self {
+            base: base.to_owned(),
+            flavour: flavour.to_owned(),
+            reverted,
+        })
     }
 
     fn suites(&self) -> &'static [&'static str] {
@@ -104,7 +108,8 @@ impl Wanted {
         let Some((body, flavour)) = release_of(&package.name).and_then(flavour_of) else {
             return false;
         };
-        let meta = body.split('.').count() == 2 && body.chars().all(|c| c.is_ascii_digit() || c == '.');
+        let meta =
+            body.split('.').count() == 2 && body.chars().all(|c| c.is_ascii_digit() || c == '.');
         let candidate = body.contains("rc") || package.version.contains("~rc");
         if meta || candidate || flavour != self.flavour {
             return false;
@@ -150,7 +155,10 @@ pub fn get(wanted: &Wanted) -> anyhow::Result<Kernel> {
         return Ok(kernel);
     }
     let (suite, package) = search(wanted).with_context(|| {
-        format!("kernel {name} cannot be had (searched: {})", wanted.suites().join(", "))
+        format!(
+            "kernel {name} cannot be had (searched: {})",
+            wanted.suites().join(", ")
+        )
     })?;
     let kernel = fetch(&suite, &package)
         .with_context(|| format!("kernel {name} ({} of {})", package.name, suite.name))?;
@@ -171,11 +179,18 @@ fn search(wanted: &Wanted) -> anyhow::Result<(Suite, Package)> {
             .collect())
     };
     let answers: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> =
-            wanted.suites().iter().map(|suite| scope.spawn(move || look(suite))).collect();
+        let threads: Vec<_> = wanted
+            .suites()
+            .iter()
+            .map(|suite| scope.spawn(move || look(suite)))
+            .collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a search panicked"))))
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("a search panicked")))
+            })
             .collect()
     });
     let mut found = Vec::new();
@@ -186,7 +201,10 @@ fn search(wanted: &Wanted) -> anyhow::Result<(Suite, Package)> {
             Err(error) => failures.push(format!("{error:#}")),
         }
     }
-    match found.into_iter().max_by(|left, right| left.1.by_version(&right.1)) {
+    match found
+        .into_iter()
+        .max_by(|left, right| left.1.by_version(&right.1))
+    {
         Some(best) => {
             failures.iter().for_each(|failure| eprintln!("{failure}"));
             Ok(best)
@@ -218,7 +236,10 @@ fn fetch(suite: &Suite, package: &Package) -> anyhow::Result<Kernel> {
         }
     }
     let pick = |places: &[String]| {
-        places.iter().map(|place| unpacked.join(place)).find(|place| place.exists())
+        places
+            .iter()
+            .map(|place| unpacked.join(place))
+            .find(|place| place.exists())
     };
     let image = pick(&[
         format!("boot/vmlinuz-{release}"),
@@ -226,17 +247,22 @@ fn fetch(suite: &Suite, package: &Package) -> anyhow::Result<Kernel> {
         format!("lib/modules/{release}/vmlinuz"),
     ])
     .context("the packages hold no vmlinuz")?;
-    let modules = pick(&[format!("usr/lib/modules/{release}"), format!("lib/modules/{release}")])
-        .context("the packages hold no modules")?;
+    let modules = pick(&[
+        format!("usr/lib/modules/{release}"),
+        format!("lib/modules/{release}"),
+    ])
+    .context("the packages hold no modules")?;
     let done = work.join("done");
     paths::make(&done.join("lib/modules"))?;
     fs::rename(image, done.join("vmlinuz"))?;
     fs::rename(modules, done.join("lib/modules").join(release))?;
     slim(&done.join("lib/modules").join(release).join("kernel"))?;
-    process::quiet(Command::new(process::find("depmod").unwrap_or_else(|| "depmod".into()))
-        .arg("-b")
-        .arg(&done)
-        .arg(release))?;
+    process::quiet(
+        Command::new(process::find("depmod").unwrap_or_else(|| "depmod".into()))
+            .arg("-b")
+            .arg(&done)
+            .arg(release),
+    )?;
     paths::remove(&kernel.home())?;
     fs::rename(&done, kernel.home())?;
     paths::remove(&work)?;
@@ -247,7 +273,9 @@ fn fetch(suite: &Suite, package: &Package) -> anyhow::Result<Kernel> {
 /// a kernel's size.
 fn slim(modules: &Path) -> anyhow::Result<()> {
     paths::remove(&modules.join("sound"))?;
-    let Ok(drivers) = fs::read_dir(modules.join("drivers")) else { return Ok(()) };
+    let Ok(drivers) = fs::read_dir(modules.join("drivers")) else {
+        return Ok(());
+    };
     for driver in drivers.flatten() {
         if driver.file_name() != "net" {
             paths::remove(&driver.path())?;
@@ -261,13 +289,20 @@ mod tests {
     use super::*;
 
     fn package(name: &str, version: &str) -> Package {
-        Package { name: format!("linux-image-{name}"), version: version.into(), depends: vec![] }
+        Package {
+            name: format!("linux-image-{name}"),
+            version: version.into(),
+            depends: vec![],
+        }
     }
 
     #[test]
     fn names_are_taken_apart() {
         let wanted = Wanted::parse("6.1-cloud-reverted").unwrap();
-        assert_eq!((wanted.base.as_str(), wanted.flavour.as_str()), ("6.1", "cloud"));
+        assert_eq!(
+            (wanted.base.as_str(), wanted.flavour.as_str()),
+            ("6.1", "cloud")
+        );
         assert!(wanted.reverted);
         assert_eq!(Wanted::parse("newest-rt").unwrap().flavour, "rt");
         assert_eq!(Wanted::parse("6.18.15").unwrap().base, "6.18.15");
@@ -281,7 +316,10 @@ mod tests {
         assert!(!wanted.fits(&package("6.12.107+deb13-amd64", "6.12.107-1")));
         assert!(!wanted.fits(&package("6.1.0-56-cloud-amd64", "6.1.192-2")));
         assert!(!wanted.fits(&package("6.1.0-56-amd64-unsigned", "6.1.192-2")));
-        assert!(!wanted.fits(&package("6.1-amd64", "6.1.192-2")), "a meta package");
+        assert!(
+            !wanted.fits(&package("6.1-amd64", "6.1.192-2")),
+            "a meta package"
+        );
     }
 
     #[test]

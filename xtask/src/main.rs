@@ -1,11 +1,18 @@
 //! Errands of tracer's developers: `cargo xtask help`.
 
+mod apt;
 mod bpf_linker;
 mod build;
 mod check;
+mod initramfs;
+mod kernels;
+mod libraries;
+mod modules;
 mod packages;
 mod paths;
 mod process;
+mod qemu;
+mod reverted;
 mod rust_src;
 mod scenario;
 mod setup;
@@ -48,6 +55,8 @@ enum Errand {
     Check,
     /// Lints, unit tests, and scenarios here and in virtual machines
     Test(test::Options),
+    /// Run a command in a virtual machine with a distribution's kernel
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,9 +66,14 @@ fn main() -> ExitCode {
         Errand::Run { arguments } => build::run(&arguments),
         Errand::Check => check::command(),
         Errand::Test(options) => test::command(&options),
+        Errand::Vm(options) => return end(vm::command(&options)),
     };
+    end(done.map(|()| 0))
+}
+
+fn end(done: anyhow::Result<i32>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
             eprintln!("error: {error:#}");
             // As tracer itself does: 125 when it is the place that lacks something.

@@ -180,9 +180,6 @@ pub enum LinkError {
     /// A datagram longer than the kernel makes them.
     #[error("netlink message of {0} bytes is too long")]
     TooLong(usize),
-    /// Some of them are missing.
-    #[error("{}", .0.join("; "))]
-    Partial(Vec<String>),
 }
 
 /// The devices that were read, and what is missing.
@@ -192,18 +189,9 @@ pub(super) struct Dump {
     pub problems: Vec<String>,
 }
 
-/// All devices of the network namespace, tunnel or not.
-pub fn dump(netns: &Netns) -> Result<Vec<Device>, LinkError> {
-    let dump = dump_partial(netns)?;
-    if dump.problems.is_empty() {
-        Ok(dump.devices)
-    } else {
-        Err(LinkError::Partial(dump.problems))
-    }
-}
-
-/// As [`dump`], but gives what there is when some is missing.
-pub(super) fn dump_partial(netns: &Netns) -> Result<Dump, LinkError> {
+/// All devices of the network namespace, tunnel or not; what is missing is in
+/// [`Dump::problems`].
+pub(super) fn dump(netns: &Netns) -> Result<Dump, LinkError> {
     // The socket stays in the namespace of the thread that made it.
     let socket = netns::with(netns, wire::open)??;
     let mut reply = wire::dump_links(&socket, 1)?;

@@ -18,8 +18,9 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-pub use link::{Counters, Device, LinkError, dump};
-pub use netns::{Netns, NetnsError};
+use link::LinkError;
+pub use link::{Counters, Device};
+use netns::Netns;
 pub use text::printable;
 
 /// The devices of all network namespaces at one time, as far as they could be
@@ -76,7 +77,7 @@ pub fn snapshot(filter: Option<&Netns>) -> Snapshot {
     };
     for netns in &namespaces {
         let label = netns.label();
-        match link::dump_partial(netns) {
+        match link::dump(netns) {
             Ok(dump) => {
                 let noted = dump.problems.into_iter();
                 snapshot

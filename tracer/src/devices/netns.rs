@@ -221,15 +221,10 @@ pub fn own() -> Result<Netns, NetnsError> {
     Ok(named_as(inode, path))
 }
 
-/// The network namespace of process 1: the machine's first one, or the
-/// container's when this runs in a process namespace of its own.
-pub fn initial() -> Result<Netns, NetnsError> {
-    of_process(1)
-}
-
 /// The network namespaces that can be found: the caller's own one, the named
 /// ones, those mounted elsewhere and those of processes. At most [`MAX_NETNS`];
 /// what cannot be read is left out.
+#[cfg(test)]
 pub fn list() -> Vec<Netns> {
     scan().netns
 }

@@ -75,7 +75,7 @@ fn says_which_devices_there_are() {
 #[test]
 fn own_devices_are_read_without_rights() {
     let own = netns::own().unwrap();
-    let devices = dump(&own).unwrap();
+    let devices = link::dump(&own).unwrap().devices;
     let lo = devices.iter().find(|device| device.name == b"lo").unwrap();
     assert_eq!((lo.ifindex, lo.netns), (1, own.inode));
     let snapshot = snapshot(Some(&own));
@@ -195,11 +195,11 @@ fn reads_a_vxlan_device_back() {
     let v1 = found(b"v1");
     assert_eq!((veth.kind.as_str(), veth.link), ("veth", Some(v1.ifindex)));
     assert!(v1.up && !veth.up);
-    assert_eq!(dump(&netns).unwrap().len(), 6);
+    assert_eq!(link::dump(&netns).unwrap().devices.len(), 6);
 
     // What is gone is said, and the rest goes on.
     drop(scratch);
-    let problem = dump(&netns).unwrap_err().to_string();
+    let problem = link::dump(&netns).unwrap_err().to_string();
     assert_eq!(
         problem,
         format!("network namespace {} is gone", netns.label())

@@ -30,7 +30,9 @@ fn by(
 ) -> Vec<Asymmetry> {
     let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (key, packets) in tallies {
-        let Some(value) = value(&key.flow) else { continue };
+        let Some(value) = value(&key.flow) else {
+            continue;
+        };
         let (passed, dropped) = counts.entry(value).or_default();
         match key.outcome {
             outcome::SENT => *passed += packets,
@@ -40,13 +42,20 @@ fn by(
     }
     counts
         .into_iter()
-        .map(|(value, (passed, dropped))| Asymmetry { attribute, value, passed, dropped })
+        .map(|(value, (passed, dropped))| Asymmetry {
+            attribute,
+            value,
+            passed,
+            dropped,
+        })
         .collect()
 }
 
 /// Sent and dropped packets by address family.
 pub fn families(tallies: &[(TallyKey, u64)]) -> Vec<Asymmetry> {
-    by("family", tallies, |flow| Some(text::family(flow).to_ascii_lowercase()))
+    by("family", tallies, |flow| {
+        Some(text::family(flow).to_ascii_lowercase())
+    })
 }
 
 /// The attributes that split the device's packets cleanly: with each value,
@@ -61,12 +70,18 @@ pub fn clean_splits(tallies: &[(TallyKey, u64)]) -> Vec<Asymmetry> {
             text::address(&flow.dst, flow.ethertype).map(|address: IpAddr| address.to_string())
         }),
     ];
-    candidates.into_iter().filter(|values| is_clean(values)).flatten().collect()
+    candidates
+        .into_iter()
+        .filter(|values| is_clean(values))
+        .flatten()
+        .collect()
 }
 
 fn is_clean(values: &[Asymmetry]) -> bool {
     values.len() <= MAX_VALUES
-        && values.iter().all(|value| value.passed == 0 || value.dropped == 0)
+        && values
+            .iter()
+            .all(|value| value.passed == 0 || value.dropped == 0)
         && values.iter().any(|value| value.passed > 0)
         && values.iter().any(|value| value.dropped > 0)
 }
@@ -78,16 +93,31 @@ mod tests {
     use super::*;
 
     fn tally(ethertype: u16, outcome: u8, packets: u64) -> (TallyKey, u64) {
-        let flow = Flow { ethertype, ..Flow::default() };
-        (TallyKey { flow, outcome, ..TallyKey::default() }, packets)
+        let flow = Flow {
+            ethertype,
+            ..Flow::default()
+        };
+        (
+            TallyKey {
+                flow,
+                outcome,
+                ..TallyKey::default()
+            },
+            packets,
+        )
     }
 
     #[test]
     fn the_family_that_vanishes_is_named() {
-        let tallies =
-            [tally(ETH_P_IP, outcome::SENT, 5), tally(ETH_P_IPV6, outcome::DROPPED, 7)];
+        let tallies = [
+            tally(ETH_P_IP, outcome::SENT, 5),
+            tally(ETH_P_IPV6, outcome::DROPPED, 7),
+        ];
         let splits = clean_splits(&tallies);
-        let family: Vec<_> = splits.iter().filter(|split| split.attribute == "family").collect();
+        let family: Vec<_> = splits
+            .iter()
+            .filter(|split| split.attribute == "family")
+            .collect();
         assert_eq!(family.len(), 2, "{splits:?}");
         assert_eq!((family[0].passed, family[0].dropped), (5, 0));
         assert_eq!((family[1].passed, family[1].dropped), (0, 7));
@@ -100,6 +130,10 @@ mod tests {
             tally(ETH_P_IPV6, outcome::DROPPED, 7),
             tally(ETH_P_IPV6, outcome::SENT, 1),
         ];
-        assert!(clean_splits(&tallies).iter().all(|split| split.attribute != "family"));
+        assert!(
+            clean_splits(&tallies)
+                .iter()
+                .all(|split| split.attribute != "family")
+        );
     }
 }

@@ -65,7 +65,7 @@ impl Book {
         let before = start
             .devices
             .iter()
-            .map(|(key, device)| (*key, device.counters.clone()))
+            .map(|(key, device)| (*key, device.counters))
             .collect();
         Self {
             symbols,
@@ -131,7 +131,10 @@ impl Book {
     pub fn record(&mut self, record: &Record, stack: &[u64]) {
         self.record_count += 1;
         self.place(record.key.location);
-        let stack = stack.iter().filter_map(|address| self.place(*address)).collect();
+        let stack = stack
+            .iter()
+            .filter_map(|address| self.place(*address))
+            .collect();
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return;
         }
@@ -140,7 +143,14 @@ impl Book {
             .get(&(record.key.netns, record.key.ifindex))
             .and_then(|device| device.encap.as_ref())
             .map(|_| Symbols::module_loaded("fou"));
-        self.records.insert(record.key, Seen { record: *record, encap_module, stack });
+        self.records.insert(
+            record.key,
+            Seen {
+                record: *record,
+                encap_module,
+                stack,
+            },
+        );
     }
 
     fn place(&mut self, address: u64) -> Option<Place> {
@@ -161,7 +171,10 @@ impl Book {
 
     fn netns_label(&self, inode: u32) -> Option<String> {
         (inode != 0 && inode != self.own_netns).then(|| {
-            self.netns.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]"))
+            self.netns
+                .get(&inode)
+                .cloned()
+                .unwrap_or_else(|| format!("net:[{inode}]"))
         })
     }
 
@@ -178,12 +191,14 @@ impl Book {
             key,
             record: seen.map(|seen| seen.record),
             place,
-            reason: (key.reason != 0)
-                .then(|| {
-                    self.reasons
-                        .name(key.reason)
-                        .map_or_else(|| format!("reason {}", key.reason), str::to_owned)
-                }),
+            reason: (key.reason != 0).then(|| {
+                let name = self.reasons.name(key.reason).map(str::to_owned);
+                let subsystem = self.reasons.subsystem(key.reason);
+                name.unwrap_or_else(|| match subsystem {
+                    Some(subsystem) => format!("{subsystem} {:#x}", key.reason),
+                    None => format!("{:#x}", key.reason),
+                })
+            }),
             device,
             kind,
             routes_watched: self.routes_watched,
@@ -241,24 +256,35 @@ impl Book {
         self.rates(&mut rows);
         let mut rows: Vec<Row> = rows.into_values().collect();
         rows.sort_by_key(|row| {
-            (row.evidence.key.outcome, !row.is_users(), std::cmp::Reverse(row.last_ns))
+            (
+                row.evidence.key.outcome,
+                !row.is_users(),
+                std::cmp::Reverse(row.last_ns),
+            )
         });
-        let counts: Vec<(TallyKey, u64)> =
-            tallies.iter().map(|(key, tally)| (*key, tally.packets)).collect();
+        let counts: Vec<(TallyKey, u64)> = tallies
+            .iter()
+            .map(|(key, tally)| (*key, tally.packets))
+            .collect();
         let mut ledgers: Vec<_> = devices
             .iter()
             .map(|(key, tally)| {
                 let id = (key.netns, key.ifindex);
-                ledger::ledger(
+                let mut ledger = ledger::ledger(
                     *key,
                     *tally,
                     self.name(id, &rows),
                     self.netns_label(key.netns),
-                    self.devices.get(&id),
-                    self.before.get(&id),
                     &counts,
                     &rows,
-                )
+                );
+                if let Some(device) = self.devices.get(&id) {
+                    ledger.kind.clone_from(&device.kind);
+                    // A device made while tracing began with zeros.
+                    let before = self.before.get(&id).copied().unwrap_or_default();
+                    ledger.counters = device.counters.delta(&before);
+                }
+                ledger
             })
             .collect();
         ledgers.sort_by(|a, b| (&a.netns, &a.name).cmp(&(&b.netns, &b.name)));
@@ -275,7 +301,10 @@ impl Book {
         let now = Instant::now();
         for (key, row) in rows.iter_mut() {
             let (count, since) = self.shown.get(key).copied().unwrap_or((0, self.started));
-            let seconds = now.duration_since(since).max(Duration::from_millis(1)).as_secs_f64();
+            let seconds = now
+                .duration_since(since)
+                .max(Duration::from_millis(1))
+                .as_secs_f64();
             row.rate = row.count.saturating_sub(count) as f64 / seconds;
             self.shown.insert(*key, (row.count, now));
         }
@@ -298,7 +327,9 @@ impl Book {
 
     /// Names of the devices of the frames around a drop.
     fn path(&self, evidence: &Evidence) -> Vec<String> {
-        let Some(record) = &evidence.record else { return Vec::new() };
+        let Some(record) = &evidence.record else {
+            return Vec::new();
+        };
         let length = (record.path_len as usize).min(record.path.len());
         record.path[..length]
             .iter()

@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use tracer_common::tally::{DeviceKey, DeviceTally, TallyKey, outcome};
 
 use super::{Ledger, Row, asymmetry};
-use crate::devices::{Counters, Device};
 
-/// Puts a ledger together from the device's counts and the rows about it.
+/// Puts a ledger together from the device's counts and the rows about it. What
+/// netlink says of the device is not in it yet.
 pub fn ledger(
     key: DeviceKey,
     tally: DeviceTally,
     name: String,
     netns: Option<String>,
-    device: Option<&Device>,
-    before: Option<&Counters>,
     tallies: &[(TallyKey, u64)],
     rows: &[Row],
 ) -> Ledger {
@@ -40,24 +38,15 @@ pub fn ledger(
             _ => {}
         }
     }
-    if let Some(device) = device {
-        kind.clone_from(&device.kind);
-    }
     Ledger {
         name,
         kind,
         netns,
-        device: device.cloned(),
         tally,
         by_cause: by_cause.into_iter().collect(),
         lost_after_sending: lost_after_sending.into_iter().collect(),
         families: asymmetry::families(&own),
         asymmetry: asymmetry::clean_splits(&own),
-        counters: match (device, before) {
-            (Some(device), Some(before)) => device.counters.delta(before),
-            // Made while tracing: its counters began at zero.
-            (Some(device), None) => device.counters.delta(&Counters::default()),
-            (None, _) => Vec::new(),
-        },
+        counters: Vec::new(),
     }
 }

@@ -13,7 +13,6 @@ pub use asymmetry::Asymmetry;
 pub use book::{Book, until_zero};
 
 use crate::{
-    devices::Device,
     judge::{Cause, Confidence, Evidence, Place},
     stream::Lost,
 };
@@ -40,13 +39,19 @@ pub struct Row {
 impl Row {
     /// Sent by a user's socket, not by the kernel itself.
     pub fn is_users(&self) -> bool {
-        let flags = self.evidence.record.map_or(0, |record| record.process.flags);
+        let flags = self
+            .evidence
+            .record
+            .map_or(0, |record| record.process.flags);
         flags & tracer_common::record::sender::USER_SOCKET != 0
     }
 
     /// The kernel's own housekeeping: it has a socket, but of no process.
     pub fn is_kernels(&self) -> bool {
-        let flags = self.evidence.record.map_or(0, |record| record.process.flags);
+        let flags = self
+            .evidence
+            .record
+            .map_or(0, |record| record.process.flags);
         flags & tracer_common::record::sender::SOCKET != 0 && !self.is_users()
     }
 }
@@ -57,7 +62,6 @@ pub struct Ledger {
     pub name: String,
     pub kind: String,
     pub netns: Option<String>,
-    pub device: Option<Device>,
     pub tally: DeviceTally,
     /// Dropped packets by cause.
     pub by_cause: Vec<(&'static str, u64)>,
@@ -74,7 +78,9 @@ pub struct Ledger {
 impl Ledger {
     /// Not accounted for by what was seen of each packet.
     pub fn unexplained(&self) -> u64 {
-        self.tally.packets_in.saturating_sub(self.tally.sent + self.tally.dropped)
+        self.tally
+            .packets_in
+            .saturating_sub(self.tally.sent + self.tally.dropped)
     }
 }
 

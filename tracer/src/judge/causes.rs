@@ -6,12 +6,14 @@
 
 use tracer_common::{
     flow::IPPROTO_UDP,
-    tally::{
-        COLLISIONS, TX_CARRIER_ERRORS, TX_DROPPED, TX_ERRORS, outcome, route, seen,
-    },
+    tally::{COLLISIONS, TX_CARRIER_ERRORS, TX_DROPPED, TX_ERRORS, outcome, route, seen},
 };
 
-use super::{Confidence, Confidence::{Inferred, Proved}, evidence::Evidence};
+use super::{
+    Confidence,
+    Confidence::{Inferred, Proved},
+    evidence::Evidence,
+};
 
 const RTN_UNICAST: u8 = 1;
 const EPERM: u16 = 1;
@@ -83,7 +85,12 @@ pub const CAUSES: &[Cause] = &[
                 && evidence.route_found()
                 && rejected
                 && evidence.moved(TX_CARRIER_ERRORS))
-            .then(|| grade(evidence, evidence.by_kfree() && evidence.freed_in_module("sit")))
+            .then(|| {
+                grade(
+                    evidence,
+                    evidence.by_kfree() && evidence.freed_in_module("sit"),
+                )
+            })
         },
     },
     lookup(
@@ -155,7 +162,10 @@ pub const CAUSES: &[Cause] = &[
             if evidence.reason_is("NO_TX_TARGET") {
                 return Some(Proved);
             }
-            (evidence.reason.as_deref().is_none_or(|reason| reason == "NOT_SPECIFIED")
+            (evidence
+                .reason
+                .as_deref()
+                .is_none_or(|reason| reason == "NOT_SPECIFIED")
                 && evidence.by_kfree()
                 && evidence.freed_in("vxlan_xmit")
                 && evidence.moved_only(&[TX_DROPPED]))

@@ -4,7 +4,7 @@
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow},
     record::Record,
-    tally::{self, TallyKey, freed_by, outcome, route, seen},
+    tally::{TallyKey, freed_by, outcome, route, seen},
 };
 
 use crate::devices::Device;
@@ -74,13 +74,18 @@ impl Evidence {
     pub fn freed_in(&self, function: &str) -> bool {
         self.place.as_ref().is_some_and(|place| {
             place.function == function
-                || place.function.strip_prefix(function).is_some_and(|rest| rest.starts_with('.'))
+                || place
+                    .function
+                    .strip_prefix(function)
+                    .is_some_and(|rest| rest.starts_with('.'))
         })
     }
 
     /// Was it freed in this module?
     pub fn freed_in_module(&self, module: &str) -> bool {
-        self.place.as_ref().is_some_and(|place| place.module.as_deref() == Some(module))
+        self.place
+            .as_ref()
+            .is_some_and(|place| place.module.as_deref() == Some(module))
     }
 
     pub fn moved(&self, counter: usize) -> bool {
@@ -89,14 +94,10 @@ impl Evidence {
 
     /// Did exactly these counters move?
     pub fn moved_only(&self, counters: &[usize]) -> bool {
-        let wanted = counters.iter().fold(0u8, |mask, counter| mask | 1 << counter);
+        let wanted = counters
+            .iter()
+            .fold(0u8, |mask, counter| mask | 1 << counter);
         self.key.counters == wanted
-    }
-
-    /// Are the frame's counters known to be readable? Where none moved and a
-    /// packet was dropped, nothing can be concluded from their silence.
-    pub fn errors_moved(&self) -> bool {
-        self.key.counters & !(1 << tally::TX_PACKETS) != 0
     }
 
     pub fn route_seen(&self) -> bool {
@@ -118,11 +119,5 @@ impl Evidence {
 
     pub fn reason_is(&self, name: &str) -> bool {
         self.reason.as_deref() == Some(name)
-    }
-
-    /// Freed after the tunnel had handed it on.
-    pub fn after_sending(&self) -> bool {
-        self.key.outcome == outcome::LOST_LATER
-            || (self.key.outcome == outcome::DROPPED && self.saw(seen::HANDED_TO_IP))
     }
 }

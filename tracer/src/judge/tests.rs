@@ -1,1 +1,207 @@
+//! The judge on evidence as kernels gave it.
 
+use tracer_common::{
+    flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
+    tally::{
+        COLLISIONS, TX_CARRIER_ERRORS, TX_DROPPED, TX_ERRORS, TallyKey, freed_by, outcome, route,
+        seen,
+    },
+};
+
+use super::*;
+use crate::devices::Device;
+
+fn counters(moved: &[usize]) -> u8 {
+    moved.iter().fold(0, |mask, counter| mask | 1 << counter)
+}
+
+/// An IPv6 packet dropped in sit, for a reason yet to be told.
+fn sit() -> Evidence {
+    Evidence {
+        key: TallyKey {
+            flow: Flow {
+                ethertype: ETH_P_IPV6,
+                ..Flow::default()
+            },
+            outcome: outcome::DROPPED,
+            freed_by: freed_by::KFREE_SKB,
+            seen: seen::TRACEPOINTS | seen::DRIVER,
+            counters: counters(&[TX_ERRORS]),
+            ..TallyKey::default()
+        },
+        record: None,
+        place: Some(Place {
+            function: "sit_tunnel_xmit".to_owned(),
+            offset: 0x1a5,
+            module: Some("sit".to_owned()),
+        }),
+        reason: None,
+        device: Some(Device {
+            kind: "sit".to_owned(),
+            ..Device::default()
+        }),
+        kind: "sit".to_owned(),
+        routes_watched: true,
+        encap_module: None,
+    }
+}
+
+/// The story this project began with.
+fn seed() -> Evidence {
+    let mut evidence = sit();
+    evidence.key.route = route::SEEN;
+    evidence.key.route_type = 2;
+    evidence.key.counters = counters(&[TX_ERRORS, TX_CARRIER_ERRORS]);
+    evidence.key.told = 6;
+    evidence.key.told_type = 1;
+    evidence.key.told_code = 3;
+    evidence
+}
+
+fn verdict(evidence: &Evidence) -> (&'static str, Confidence) {
+    let (cause, confidence) = judge(evidence);
+    (cause.id, confidence)
+}
+
+#[test]
+fn the_seed_is_proved() {
+    assert_eq!(
+        verdict(&seed()),
+        ("route-type-not-accepted", Confidence::Proved)
+    );
+}
+
+#[test]
+fn the_seed_from_the_cache_is_the_same() {
+    let mut evidence = seed();
+    evidence.key.route |= route::FROM_CACHE;
+    assert_eq!(
+        verdict(&evidence),
+        ("route-type-not-accepted", Confidence::Proved)
+    );
+}
+
+#[test]
+fn without_the_driver_the_seed_is_only_inferred() {
+    let mut evidence = seed();
+    evidence.key.seen = seen::TRACEPOINTS;
+    assert_eq!(
+        verdict(&evidence),
+        ("route-type-not-accepted", Confidence::Inferred)
+    );
+}
+
+#[test]
+fn a_local_route_alone_is_no_verdict() {
+    // A fixed kernel: the route is local, the packet dies of something else.
+    let mut evidence = seed();
+    evidence.key.counters = counters(&[TX_ERRORS]);
+    assert_eq!(verdict(&evidence).0, "unknown");
+    // Or it was sent, and lost where nobody listens.
+    let mut evidence = seed();
+    evidence.key.outcome = outcome::LOST_LATER;
+    evidence.key.seen |= seen::HANDED_TO_IP;
+    evidence.key.counters = 0;
+    evidence.key.outer_proto = IPPROTO_UDP;
+    evidence.reason = Some("NO_SOCKET".to_owned());
+    assert_eq!(verdict(&evidence), ("no-listener", Confidence::Proved));
+}
+
+#[test]
+fn ipv4_through_sit_takes_any_route_type() {
+    let mut evidence = seed();
+    evidence.key.flow.ethertype = ETH_P_IP;
+    assert_eq!(verdict(&evidence).0, "unknown");
+}
+
+#[test]
+fn each_errno_has_its_cause() {
+    for (errno, id) in [
+        (1, "lookup-policy"),
+        (13, "lookup-prohibited"),
+        (22, "lookup-blackhole"),
+        (101, "lookup-no-route"),
+        (113, "lookup-unreachable"),
+        (19, "lookup-failed"),
+    ] {
+        let mut evidence = seed();
+        evidence.key.route_type = 0;
+        evidence.key.route_errno = errno;
+        assert_eq!(verdict(&evidence), (id, Confidence::Proved), "{errno}");
+    }
+}
+
+#[test]
+fn a_table_without_a_route_proves_nothing() {
+    let mut evidence = seed();
+    evidence.key.route |= route::TABLE_ONLY;
+    evidence.key.route_type = 0;
+    evidence.key.route_errno = 101;
+    evidence.key.seen = seen::TRACEPOINTS;
+    assert_eq!(verdict(&evidence).0, "lookup-no-route");
+}
+
+#[test]
+fn a_loop_is_told_from_a_small_path() {
+    let mut evidence = sit();
+    evidence.key.route = route::SEEN | route::TO_ITSELF;
+    evidence.key.route_type = 1;
+    evidence.key.counters = counters(&[TX_ERRORS, COLLISIONS]);
+    assert_eq!(verdict(&evidence), ("loop-to-itself", Confidence::Proved));
+    evidence.key.route = route::SEEN;
+    assert_eq!(verdict(&evidence).0, "unknown");
+}
+
+#[test]
+fn no_remote_needs_silence_of_watched_hooks() {
+    let mut evidence = sit();
+    assert_eq!(verdict(&evidence), ("no-remote", Confidence::Inferred));
+    evidence.routes_watched = false;
+    assert_eq!(verdict(&evidence).0, "unknown");
+    evidence.routes_watched = true;
+    evidence.device = None;
+    assert_eq!(verdict(&evidence).0, "unknown");
+}
+
+#[test]
+fn vxlan_without_an_entry() {
+    let mut evidence = sit();
+    evidence.kind = "vxlan".to_owned();
+    evidence.place = Some(Place {
+        function: "vxlan_xmit".to_owned(),
+        offset: 1,
+        module: None,
+    });
+    evidence.key.counters = counters(&[TX_DROPPED]);
+    assert_eq!(verdict(&evidence), ("no-fdb-entry", Confidence::Inferred));
+    evidence.reason = Some("NO_TX_TARGET".to_owned());
+    assert_eq!(verdict(&evidence), ("no-fdb-entry", Confidence::Proved));
+}
+
+#[test]
+fn a_refusal_without_a_reason_is_known_by_its_icmp_error() {
+    // 5.10 has no drop reasons.
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::LOST_LATER;
+    evidence.key.outer_proto = IPPROTO_UDP;
+    evidence.key.counters = 0;
+    assert_eq!(verdict(&evidence).0, "unknown");
+    (
+        evidence.key.told,
+        evidence.key.told_type,
+        evidence.key.told_code,
+    ) = (4, 3, 3);
+    assert_eq!(verdict(&evidence), ("no-listener", Confidence::Proved));
+}
+
+#[test]
+fn ids_are_unique_and_the_last_cause_always_applies() {
+    let mut ids: Vec<_> = CAUSES.iter().map(|cause| cause.id).collect();
+    assert_eq!(ids.last(), Some(&"unknown"));
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), CAUSES.len());
+    let mut evidence = sit();
+    evidence.key = TallyKey::default();
+    assert_eq!(verdict(&evidence), ("unknown", Confidence::Unknown));
+}

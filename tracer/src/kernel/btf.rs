@@ -273,6 +273,7 @@ impl Btf {
     }
 
     /// Size of a struct or union in bytes.
+    #[cfg(test)]
     pub fn size_of(&self, strukt: &str) -> Option<u32> {
         Some(self.named(strukt, Kinds::COMPOSITE)?.size_or_type)
     }
@@ -347,6 +348,7 @@ impl Btf {
     /// the probes has (`__traceiter_NAME`, `include/linux/tracepoint.h`, 5.10),
     /// or the one that runs the programs (`__bpf_trace_CLASS`), which bears
     /// the tracepoint's name only where that is also its class.
+    #[cfg(test)]
     pub fn tracepoint_params(&self, name: &str) -> Option<Vec<&str>> {
         let count = self.tracepoint_args(name)?;
         ["__traceiter_", "__bpf_trace_"].iter().find_map(|prefix| {

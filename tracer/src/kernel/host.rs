@@ -13,7 +13,10 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// `uname`: kernel release and machine.
 pub fn release() -> (String, String) {
     let name = rustix::system::uname();
-    (name.release().to_string_lossy().into_owned(), name.machine().to_string_lossy().into_owned())
+    (
+        name.release().to_string_lossy().into_owned(),
+        name.machine().to_string_lossy().into_owned(),
+    )
 }
 
 /// Are kprobes built in?
@@ -34,13 +37,17 @@ pub fn is_realtime() -> bool {
 /// The lockdown mode, when it is one that keeps kernel memory from us.
 pub fn lockdown() -> Option<String> {
     let text = fs::read_to_string(LOCKDOWN).ok()?;
-    let mode = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
+    let mode = text
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
     (mode == "confidentiality").then(|| mode.to_owned())
 }
 
 /// Which capabilities are missing for tracing, in the kernel's names.
 pub fn missing_capabilities() -> Vec<&'static str> {
-    let held = capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
+    let held = capabilities(None)
+        .map(|sets| sets.effective)
+        .unwrap_or(CapabilitySet::empty());
     if held.contains(CapabilitySet::SYS_ADMIN) {
         return Vec::new();
     }

@@ -39,7 +39,10 @@ pub fn resolve(btf: &Btf) -> (Offsets, Vec<&'static str>) {
 
 /// The first missing field that nothing works without.
 pub fn essential_missing(missing: &[&'static str]) -> Option<&'static str> {
-    missing.iter().copied().find(|field| ESSENTIAL.contains(field))
+    missing
+        .iter()
+        .copied()
+        .find(|field| ESSENTIAL.contains(field))
 }
 
 #[cfg(test)]
@@ -60,7 +63,10 @@ mod tests {
     #[test]
     fn essential_fields_are_fields() {
         for field in ESSENTIAL {
-            assert!(Offsets::PATHS.iter().any(|(name, _)| name == field), "{field}");
+            assert!(
+                Offsets::PATHS.iter().any(|(name, _)| name == field),
+                "{field}"
+            );
         }
     }
 }

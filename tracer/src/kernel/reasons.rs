@@ -110,6 +110,7 @@ impl Reasons {
     }
 
     /// The number of a name on this kernel.
+    #[cfg(test)]
     pub fn number(&self, name: &str) -> Option<u32> {
         self.iter()
             .find(|(_, known)| *known == name)
@@ -117,6 +118,7 @@ impl Reasons {
     }
 
     /// All, in order of their numbers.
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
         self.names
             .iter()

@@ -174,10 +174,12 @@ impl Symbols {
     }
 
     /// How many functions there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

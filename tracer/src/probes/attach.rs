@@ -104,7 +104,10 @@ impl Probes {
     }
 
     fn fill_kinds(&mut self) -> Result<()> {
-        let map = self.ebpf.map_mut("KINDS").context("the object has no map KINDS")?;
+        let map = self
+            .ebpf
+            .map_mut("KINDS")
+            .context("the object has no map KINDS")?;
         let mut map: HashMap<&mut MapData, [u8; KIND_LEN], u32> = HashMap::try_from(map)?;
         for (n, kind) in KINDS.iter().enumerate() {
             let mut key = [0; KIND_LEN];
@@ -115,14 +118,20 @@ impl Probes {
     }
 
     fn switch(&mut self, index: u32, value: u32) -> Result<()> {
-        let map = self.ebpf.map_mut("SWITCHES").context("the object has no map SWITCHES")?;
+        let map = self
+            .ebpf
+            .map_mut("SWITCHES")
+            .context("the object has no map SWITCHES")?;
         Array::<&mut MapData, u32>::try_from(map)?.set(index, value, 0)?;
         Ok(())
     }
 
     /// Tells the programs the UDP ports of this host's tunnels.
     pub fn set_ports(&mut self, ports: impl Iterator<Item = u16>) -> Result<()> {
-        let map = self.ebpf.map_mut("PORTS").context("the object has no map PORTS")?;
+        let map = self
+            .ebpf
+            .map_mut("PORTS")
+            .context("the object has no map PORTS")?;
         let mut map: HashMap<&mut MapData, u16, u8> = HashMap::try_from(map)?;
         for port in ports {
             map.insert(port, 1, 0)?;
@@ -148,7 +157,12 @@ impl Probes {
                         return;
                     }
                     Err(error) => {
-                        debug!("{} by {} {}: {error:#}", point.name, way.name(), way.target());
+                        debug!(
+                            "{} by {} {}: {error:#}",
+                            point.name,
+                            way.name(),
+                            way.target()
+                        );
                         reasons.push(format!("{} {}: {error:#}", way.name(), way.target()));
                     }
                 }
@@ -163,7 +177,11 @@ impl Probes {
 
     fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<()> {
         match *way {
-            Way::TpBtf { program, tracepoint, args } => {
+            Way::TpBtf {
+                program,
+                tracepoint,
+                args,
+            } => {
                 match btf.tracepoint_args(tracepoint) {
                     None => bail!("this kernel has no such tracepoint"),
                     Some(has) if has < args => bail!("has {has} arguments, {args} are needed"),
@@ -173,7 +191,10 @@ impl Probes {
                 program.load(tracepoint, aya_btf).map_err(brief)?;
                 program.attach().map_err(brief)?;
             }
-            Way::RawTp { program, tracepoint } => {
+            Way::RawTp {
+                program,
+                tracepoint,
+            } => {
                 if btf.tracepoint_args(tracepoint).is_none() {
                     bail!("this kernel has no such tracepoint");
                 }
@@ -189,7 +210,11 @@ impl Probes {
                 program.load(function, aya_btf).map_err(brief)?;
                 program.attach().map_err(brief)?;
             }
-            Way::Fexit { program, function, params } => {
+            Way::Fexit {
+                program,
+                function,
+                params,
+            } => {
                 match btf.func_params(function) {
                     None => bail!("no such function in this kernel's BTF"),
                     Some(has) if has.len() != params => {
@@ -204,7 +229,11 @@ impl Probes {
             Way::Kprobe { program, function } => {
                 self.kprobe(program, function)?;
             }
-            Way::Kretprobe { entry, program, function } => {
+            Way::Kretprobe {
+                entry,
+                program,
+                function,
+            } => {
                 let entry = match entry {
                     Some(entry) => Some((entry, self.kprobe(entry, function)?)),
                     None => None,
@@ -237,8 +266,10 @@ impl Probes {
     where
         P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
     {
-        let program =
-            self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| anyhow!("the object has no program {name}"))?;
         P::try_from(program).map_err(brief)
     }
 
@@ -260,34 +291,43 @@ impl Probes {
             self.let_go(&name);
         }
         self.missing.retain(|missing| missing.point != DRIVER);
-        let mut functions: Vec<&str> = KINDS.iter().map(|kind| kind.xmit).collect();
-        functions.push(SIT_INNER);
-        functions.dedup();
-        for function in functions {
-            self.driver(function, symbols);
+        for kind in KINDS {
+            self.driver(kind.xmit, kind.module, symbols);
         }
+        self.driver(SIT_INNER, "sit", symbols);
     }
 
     fn let_go(&mut self, name: &str) {
-        let Some(driver) = self.drivers.remove(name) else { return };
+        let Some(driver) = self.drivers.remove(name) else {
+            return;
+        };
         for (program, link) in [Some(driver.entry), driver.exit].into_iter().flatten() {
             // The probe may have died with the module already.
             if let Ok(program) = self.program::<&mut KProbe>(program) {
                 let _ = program.detach(link);
             }
         }
-        self.attached.retain(|attached| !(attached.point == DRIVER && attached.target == name));
+        self.attached
+            .retain(|attached| !(attached.point == DRIVER && attached.target == name));
     }
 
     /// Attaches to a driver's function, if it is there and not attached yet.
-    fn driver(&mut self, function: &str, symbols: &Symbols) {
+    fn driver(&mut self, function: &str, module: &str, symbols: &Symbols) {
         let clones = symbols.clones(function);
         for found in clones.iter().filter(|clone| clone.entry) {
             let symbol = &found.symbol;
+            // Other modules may have a function of the same name.
+            if symbol.module.is_some_and(|of| of != module) {
+                continue;
+            }
             if self.drivers.contains_key(symbol.name) {
                 continue;
             }
-            let why = if self.withheld.iter().any(|name| name == DRIVER || name == function) {
+            let why = if self
+                .withheld
+                .iter()
+                .any(|name| name == DRIVER || name == function)
+            {
                 Some("withheld".to_owned())
             } else {
                 self.driver_probe(function, symbol.name, symbol.address, symbol.module)
@@ -331,7 +371,12 @@ impl Probes {
         info!("attached to {symbol}");
         self.drivers.insert(
             symbol.to_owned(),
-            Driver { module: module.map(str::to_owned), address, entry, exit },
+            Driver {
+                module: module.map(str::to_owned),
+                address,
+                entry,
+                exit,
+            },
         );
         for way in ways {
             self.attached.push(Attached {
@@ -353,7 +398,10 @@ fn args(btf: &Btf, tracepoint: &str) -> u32 {
 /// the debug log.
 fn brief(error: ProgramError) -> anyhow::Error {
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             debug!("{verifier_log}");
             anyhow!("the kernel refused the program: {io_error}")
         }

@@ -18,25 +18,120 @@ pub struct Kind {
 
 /// All kinds of tunnel device in the kernel's source.
 pub const KINDS: &[Kind] = &[
-    Kind { name: "sit", module: "sit", xmit: "sit_tunnel_xmit", file: "net/ipv6/sit.c" },
-    Kind { name: "ipip", module: "ipip", xmit: "ipip_tunnel_xmit", file: "net/ipv4/ipip.c" },
-    Kind { name: "gre", module: "ip_gre", xmit: "ipgre_xmit", file: "net/ipv4/ip_gre.c" },
-    Kind { name: "gretap", module: "ip_gre", xmit: "gre_tap_xmit", file: "net/ipv4/ip_gre.c" },
-    Kind { name: "erspan", module: "ip_gre", xmit: "erspan_xmit", file: "net/ipv4/ip_gre.c" },
-    Kind { name: "ip6tnl", module: "ip6_tunnel", xmit: "ip6_tnl_start_xmit", file: "net/ipv6/ip6_tunnel.c" },
-    Kind { name: "ip6gre", module: "ip6_gre", xmit: "ip6gre_tunnel_xmit", file: "net/ipv6/ip6_gre.c" },
-    Kind { name: "ip6gretap", module: "ip6_gre", xmit: "ip6gre_tunnel_xmit", file: "net/ipv6/ip6_gre.c" },
-    Kind { name: "ip6erspan", module: "ip6_gre", xmit: "ip6erspan_tunnel_xmit", file: "net/ipv6/ip6_gre.c" },
-    Kind { name: "vti", module: "ip_vti", xmit: "vti_tunnel_xmit", file: "net/ipv4/ip_vti.c" },
-    Kind { name: "vti6", module: "ip6_vti", xmit: "vti6_tnl_xmit", file: "net/ipv6/ip6_vti.c" },
-    Kind { name: "xfrm", module: "xfrm_interface", xmit: "xfrmi_xmit", file: "net/xfrm/xfrm_interface_core.c" },
-    Kind { name: "vxlan", module: "vxlan", xmit: "vxlan_xmit", file: "drivers/net/vxlan/vxlan_core.c" },
-    Kind { name: "geneve", module: "geneve", xmit: "geneve_xmit", file: "drivers/net/geneve.c" },
-    Kind { name: "gtp", module: "gtp", xmit: "gtp_dev_xmit", file: "drivers/net/gtp.c" },
-    Kind { name: "bareudp", module: "bareudp", xmit: "bareudp_xmit", file: "drivers/net/bareudp.c" },
-    Kind { name: "wireguard", module: "wireguard", xmit: "wg_xmit", file: "drivers/net/wireguard/device.c" },
-    Kind { name: "ovpn", module: "ovpn", xmit: "ovpn_net_xmit", file: "drivers/net/ovpn/io.c" },
-    Kind { name: "amt", module: "amt", xmit: "amt_dev_xmit", file: "drivers/net/amt.c" },
+    Kind {
+        name: "sit",
+        module: "sit",
+        xmit: "sit_tunnel_xmit",
+        file: "net/ipv6/sit.c",
+    },
+    Kind {
+        name: "ipip",
+        module: "ipip",
+        xmit: "ipip_tunnel_xmit",
+        file: "net/ipv4/ipip.c",
+    },
+    Kind {
+        name: "gre",
+        module: "ip_gre",
+        xmit: "ipgre_xmit",
+        file: "net/ipv4/ip_gre.c",
+    },
+    Kind {
+        name: "gretap",
+        module: "ip_gre",
+        xmit: "gre_tap_xmit",
+        file: "net/ipv4/ip_gre.c",
+    },
+    Kind {
+        name: "erspan",
+        module: "ip_gre",
+        xmit: "erspan_xmit",
+        file: "net/ipv4/ip_gre.c",
+    },
+    Kind {
+        name: "ip6tnl",
+        module: "ip6_tunnel",
+        xmit: "ip6_tnl_start_xmit",
+        file: "net/ipv6/ip6_tunnel.c",
+    },
+    Kind {
+        name: "ip6gre",
+        module: "ip6_gre",
+        xmit: "ip6gre_tunnel_xmit",
+        file: "net/ipv6/ip6_gre.c",
+    },
+    Kind {
+        name: "ip6gretap",
+        module: "ip6_gre",
+        xmit: "ip6gre_tunnel_xmit",
+        file: "net/ipv6/ip6_gre.c",
+    },
+    Kind {
+        name: "ip6erspan",
+        module: "ip6_gre",
+        xmit: "ip6erspan_tunnel_xmit",
+        file: "net/ipv6/ip6_gre.c",
+    },
+    Kind {
+        name: "vti",
+        module: "ip_vti",
+        xmit: "vti_tunnel_xmit",
+        file: "net/ipv4/ip_vti.c",
+    },
+    Kind {
+        name: "vti6",
+        module: "ip6_vti",
+        xmit: "vti6_tnl_xmit",
+        file: "net/ipv6/ip6_vti.c",
+    },
+    Kind {
+        name: "xfrm",
+        module: "xfrm_interface",
+        xmit: "xfrmi_xmit",
+        file: "net/xfrm/xfrm_interface_core.c",
+    },
+    Kind {
+        name: "vxlan",
+        module: "vxlan",
+        xmit: "vxlan_xmit",
+        file: "drivers/net/vxlan/vxlan_core.c",
+    },
+    Kind {
+        name: "geneve",
+        module: "geneve",
+        xmit: "geneve_xmit",
+        file: "drivers/net/geneve.c",
+    },
+    Kind {
+        name: "gtp",
+        module: "gtp",
+        xmit: "gtp_dev_xmit",
+        file: "drivers/net/gtp.c",
+    },
+    Kind {
+        name: "bareudp",
+        module: "bareudp",
+        xmit: "bareudp_xmit",
+        file: "drivers/net/bareudp.c",
+    },
+    Kind {
+        name: "wireguard",
+        module: "wireguard",
+        xmit: "wg_xmit",
+        file: "drivers/net/wireguard/device.c",
+    },
+    Kind {
+        name: "ovpn",
+        module: "ovpn",
+        xmit: "ovpn_net_xmit",
+        file: "drivers/net/ovpn/io.c",
+    },
+    Kind {
+        name: "amt",
+        module: "amt",
+        xmit: "amt_dev_xmit",
+        file: "drivers/net/amt.c",
+    },
 ];
 
 /// `ipip6_tunnel_xmit`, which carries IPv6 in sit, is inlined into
@@ -55,7 +150,11 @@ mod tests {
     #[test]
     fn names_fit_the_kernel_side() {
         for kind in KINDS {
-            assert!(kind.name.len() < tracer_common::config::KIND_LEN, "{}", kind.name);
+            assert!(
+                kind.name.len() < tracer_common::config::KIND_LEN,
+                "{}",
+                kind.name
+            );
         }
     }
 }

@@ -7,18 +7,39 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Raw tracepoint with BTF; `args` of it are read.
-    TpBtf { program: &'static str, tracepoint: &'static str, args: usize },
+    TpBtf {
+        program: &'static str,
+        tracepoint: &'static str,
+        args: usize,
+    },
     /// Raw tracepoint.
-    RawTp { program: &'static str, tracepoint: &'static str },
+    RawTp {
+        program: &'static str,
+        tracepoint: &'static str,
+    },
     /// Entry of a function of vmlinux.
-    Fentry { program: &'static str, function: &'static str },
+    Fentry {
+        program: &'static str,
+        function: &'static str,
+    },
     /// Return of a function of vmlinux that has exactly `params` parameters:
     /// the program finds the return value behind them.
-    Fexit { program: &'static str, function: &'static str, params: usize },
+    Fexit {
+        program: &'static str,
+        function: &'static str,
+        params: usize,
+    },
     /// Entry of a function.
-    Kprobe { program: &'static str, function: &'static str },
+    Kprobe {
+        program: &'static str,
+        function: &'static str,
+    },
     /// Return of a function, and its entry where that is needed too.
-    Kretprobe { entry: Option<&'static str>, program: &'static str, function: &'static str },
+    Kretprobe {
+        entry: Option<&'static str>,
+        program: &'static str,
+        function: &'static str,
+    },
 }
 
 /// A place in the kernel where something is learned.
@@ -49,42 +70,83 @@ pub const POINTS: &[Point] = &[
         name: FREE,
         lost: "drops",
         ways: &[
-            TpBtf { program: "kfree_skb_btf", tracepoint: "kfree_skb", args: 2 },
-            RawTp { program: "kfree_skb_raw", tracepoint: "kfree_skb" },
-            Kprobe { program: "sk_skb_reason_drop_kprobe", function: "sk_skb_reason_drop" },
-            Kprobe { program: "kfree_skb_reason_kprobe", function: "kfree_skb_reason" },
-            Kprobe { program: "kfree_skb_kprobe", function: "kfree_skb" },
+            TpBtf {
+                program: "kfree_skb_btf",
+                tracepoint: "kfree_skb",
+                args: 2,
+            },
+            RawTp {
+                program: "kfree_skb_raw",
+                tracepoint: "kfree_skb",
+            },
+            Kprobe {
+                program: "sk_skb_reason_drop_kprobe",
+                function: "sk_skb_reason_drop",
+            },
+            Kprobe {
+                program: "kfree_skb_reason_kprobe",
+                function: "kfree_skb_reason",
+            },
+            Kprobe {
+                program: "kfree_skb_kprobe",
+                function: "kfree_skb",
+            },
         ],
     },
     Point {
         name: FRAME_START,
         lost: "frames of tunnel devices whose driver is not probed",
         ways: &[
-            TpBtf { program: "frame_start_btf", tracepoint: "net_dev_start_xmit", args: 2 },
-            RawTp { program: "frame_start_raw", tracepoint: "net_dev_start_xmit" },
+            TpBtf {
+                program: "frame_start_btf",
+                tracepoint: "net_dev_start_xmit",
+                args: 2,
+            },
+            RawTp {
+                program: "frame_start_raw",
+                tracepoint: "net_dev_start_xmit",
+            },
         ],
     },
     Point {
         name: FRAME_END,
         lost: "the end of frames of tunnel devices whose driver is not probed",
         ways: &[
-            TpBtf { program: "frame_end_btf", tracepoint: "net_dev_xmit", args: 4 },
-            RawTp { program: "frame_end_raw", tracepoint: "net_dev_xmit" },
+            TpBtf {
+                program: "frame_end_btf",
+                tracepoint: "net_dev_xmit",
+                args: 4,
+            },
+            RawTp {
+                program: "frame_end_raw",
+                tracepoint: "net_dev_xmit",
+            },
         ],
     },
     Point {
         name: "consume_skb",
         lost: "drops that a tunnel frees as if all were well (geneve, gtp, bareudp, wireguard)",
         ways: &[
-            TpBtf { program: "consume_skb_btf", tracepoint: "consume_skb", args: 1 },
-            RawTp { program: "consume_skb_raw", tracepoint: "consume_skb" },
+            TpBtf {
+                program: "consume_skb_btf",
+                tracepoint: "consume_skb",
+                args: 1,
+            },
+            RawTp {
+                program: "consume_skb_raw",
+                tracepoint: "consume_skb",
+            },
         ],
     },
     Point {
         name: REALLOC,
         lost: "packets that a driver copies for more headroom (sit): their later drop is not tied to the tunnel",
         ways: &[
-            Fexit { program: "skb_realloc_headroom_fexit", function: "skb_realloc_headroom", params: 2 },
+            Fexit {
+                program: "skb_realloc_headroom_fexit",
+                function: "skb_realloc_headroom",
+                params: 2,
+            },
             Kretprobe {
                 entry: Some("skb_realloc_headroom_kprobe"),
                 program: "skb_realloc_headroom_kretprobe",
@@ -96,29 +158,52 @@ pub const POINTS: &[Point] = &[
         name: "ip_route_output_flow",
         lost: "route type and errno of IPv4 underlays",
         ways: &[
-            Fexit { program: "ip_route_output_flow_fexit", function: "ip_route_output_flow", params: 3 },
+            Fexit {
+                program: "ip_route_output_flow_fexit",
+                function: "ip_route_output_flow",
+                params: 3,
+            },
             Kretprobe {
                 entry: Some("ip_route_output_flow_kprobe"),
                 program: "ip_route_output_flow_kretprobe",
                 function: "ip_route_output_flow",
             },
-            TpBtf { program: "fib_table_lookup_btf", tracepoint: "fib_table_lookup", args: 4 },
-            RawTp { program: "fib_table_lookup_raw", tracepoint: "fib_table_lookup" },
+            TpBtf {
+                program: "fib_table_lookup_btf",
+                tracepoint: "fib_table_lookup",
+                args: 4,
+            },
+            RawTp {
+                program: "fib_table_lookup_raw",
+                tracepoint: "fib_table_lookup",
+            },
         ],
     },
     Point {
         name: "dst_cache_get_ip4",
         lost: "routes that come from a tunnel's cache (IPv4 underlay)",
         ways: &[
-            Fexit { program: "dst_cache_get_ip4_fexit", function: "dst_cache_get_ip4", params: 2 },
-            Kretprobe { entry: None, program: "dst_cache_get_ip4_kretprobe", function: "dst_cache_get_ip4" },
+            Fexit {
+                program: "dst_cache_get_ip4_fexit",
+                function: "dst_cache_get_ip4",
+                params: 2,
+            },
+            Kretprobe {
+                entry: None,
+                program: "dst_cache_get_ip4_kretprobe",
+                function: "dst_cache_get_ip4",
+            },
         ],
     },
     Point {
         name: "ip6_route_output_flags",
         lost: "route type and errno of IPv6 underlays",
         ways: &[
-            Fexit { program: "ip6_route_output_flags_fexit", function: "ip6_route_output_flags", params: 4 },
+            Fexit {
+                program: "ip6_route_output_flags_fexit",
+                function: "ip6_route_output_flags",
+                params: 4,
+            },
             Kretprobe {
                 entry: Some("ip6_route_output_flags_kprobe"),
                 program: "ip6_route_output_flags_kretprobe",
@@ -130,49 +215,93 @@ pub const POINTS: &[Point] = &[
         name: "dst_cache_get",
         lost: "routes that come from a tunnel's cache (ip6tnl, ip6gre)",
         ways: &[
-            Fexit { program: "dst_cache_get_fexit", function: "dst_cache_get", params: 1 },
-            Kretprobe { entry: None, program: "dst_cache_get_kretprobe", function: "dst_cache_get" },
+            Fexit {
+                program: "dst_cache_get_fexit",
+                function: "dst_cache_get",
+                params: 1,
+            },
+            Kretprobe {
+                entry: None,
+                program: "dst_cache_get_kretprobe",
+                function: "dst_cache_get",
+            },
         ],
     },
     Point {
         name: "dst_cache_get_ip6",
         lost: "routes that come from a tunnel's cache (IPv6 underlay)",
         ways: &[
-            Fexit { program: "dst_cache_get_ip6_fexit", function: "dst_cache_get_ip6", params: 2 },
-            Kretprobe { entry: None, program: "dst_cache_get_ip6_kretprobe", function: "dst_cache_get_ip6" },
+            Fexit {
+                program: "dst_cache_get_ip6_fexit",
+                function: "dst_cache_get_ip6",
+                params: 2,
+            },
+            Kretprobe {
+                entry: None,
+                program: "dst_cache_get_ip6_kretprobe",
+                function: "dst_cache_get_ip6",
+            },
         ],
     },
     Point {
         name: "iptunnel_xmit",
         lost: "the moment the outer packet is handed to IPv4: sending is concluded from the driver's return code",
         ways: &[
-            Fentry { program: "iptunnel_xmit_fentry", function: "iptunnel_xmit" },
-            Kprobe { program: "iptunnel_xmit_kprobe", function: "iptunnel_xmit" },
+            Fentry {
+                program: "iptunnel_xmit_fentry",
+                function: "iptunnel_xmit",
+            },
+            Kprobe {
+                program: "iptunnel_xmit_kprobe",
+                function: "iptunnel_xmit",
+            },
         ],
     },
     Point {
         name: "ip6_local_out",
         lost: "the moment the outer packet is handed to IPv6: sending is concluded from the driver's return code",
         ways: &[
-            Fentry { program: "ip6_local_out_fentry", function: "ip6_local_out" },
-            Kprobe { program: "ip6_local_out_kprobe", function: "ip6_local_out" },
+            Fentry {
+                program: "ip6_local_out_fentry",
+                function: "ip6_local_out",
+            },
+            Kprobe {
+                program: "ip6_local_out_kprobe",
+                function: "ip6_local_out",
+            },
         ],
     },
     Point {
         name: "icmp_send",
         lost: "whether the sender of an IPv4 packet was told",
         ways: &[
-            Fentry { program: "icmp_send_fentry", function: "__icmp_send" },
-            Kprobe { program: "icmp_send_kprobe", function: "__icmp_send" },
-            TpBtf { program: "icmp_send_btf", tracepoint: "icmp_send", args: 3 },
+            Fentry {
+                program: "icmp_send_fentry",
+                function: "__icmp_send",
+            },
+            Kprobe {
+                program: "icmp_send_kprobe",
+                function: "__icmp_send",
+            },
+            TpBtf {
+                program: "icmp_send_btf",
+                tracepoint: "icmp_send",
+                args: 3,
+            },
         ],
     },
     Point {
         name: "icmp6_send",
         lost: "whether the sender of an IPv6 packet was told",
         ways: &[
-            Fentry { program: "icmp6_send_fentry", function: "icmp6_send" },
-            Kprobe { program: "icmp6_send_kprobe", function: "icmp6_send" },
+            Fentry {
+                program: "icmp6_send_fentry",
+                function: "icmp6_send",
+            },
+            Kprobe {
+                program: "icmp6_send_kprobe",
+                function: "icmp6_send",
+            },
         ],
     },
 ];

@@ -62,7 +62,8 @@ impl Stream {
     /// Takes the maps over.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self> {
         let mut take = |name: &str| {
-            ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+            ebpf.take_map(name)
+                .with_context(|| format!("the object has no map {name}"))
         };
         let ring = Ring(RingBuf::try_from(take("RECORDS")?)?);
         // SAFETY: the ring buffer owns its map's file descriptor and keeps it
@@ -92,7 +93,9 @@ impl Stream {
     pub fn records(&mut self, limit: usize) -> Vec<Record> {
         let mut records = Vec::new();
         while records.len() < limit {
-            let Some(item) = self.ring.get_mut().0.next() else { break };
+            let Some(item) = self.ring.get_mut().0.next() else {
+                break;
+            };
             match decode(&Bytes::copy_from_slice(&item)) {
                 Ok(record) => records.push(record),
                 Err(error) => {
@@ -132,12 +135,14 @@ impl Stream {
             .iter()
             .map(|entry| {
                 let (key, per_cpu) = entry.context("cannot read the devices' counts")?;
-                let sum = per_cpu.iter().fold(DeviceTally::default(), |sum, tally| DeviceTally {
-                    packets_in: sum.packets_in + tally.packets_in,
-                    sent: sum.sent + tally.sent,
-                    dropped: sum.dropped + tally.dropped,
-                    unexplained: sum.unexplained + tally.unexplained,
-                });
+                let sum = per_cpu
+                    .iter()
+                    .fold(DeviceTally::default(), |sum, tally| DeviceTally {
+                        packets_in: sum.packets_in + tally.packets_in,
+                        sent: sum.sent + tally.sent,
+                        dropped: sum.dropped + tally.dropped,
+                        unexplained: sum.unexplained + tally.unexplained,
+                    });
                 Ok((key, sum))
             })
             .collect()
@@ -146,7 +151,12 @@ impl Stream {
     /// What was lost so far.
     pub fn lost(&self) -> Result<Lost> {
         let sum = |index: u32| -> Result<u64> {
-            Ok(self.lost.get(&index, 0).context("cannot read what was lost")?.iter().sum())
+            Ok(self
+                .lost
+                .get(&index, 0)
+                .context("cannot read what was lost")?
+                .iter()
+                .sum())
         };
         Ok(Lost {
             ring: sum(lost::RING)? + self.unreadable,
@@ -157,7 +167,9 @@ impl Stream {
 
     /// The addresses of a kernel stack, innermost first.
     pub fn stack(&self, id: i32) -> Vec<u64> {
-        let Ok(id) = u32::try_from(id) else { return Vec::new() };
+        let Ok(id) = u32::try_from(id) else {
+            return Vec::new();
+        };
         self.stacks
             .get(&id, 0)
             .map(|stack| stack.frames().iter().map(|frame| frame.ip).collect())

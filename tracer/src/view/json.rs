@@ -93,7 +93,14 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
     object.put("title", row.cause.title);
     object.put("verdict", text::verdict(row));
     object.put("confidence", row.confidence.word());
-    object.put("direction", if key.seen & seen::RECEIVED != 0 { "rx" } else { "tx" });
+    object.put(
+        "direction",
+        if key.seen & seen::RECEIVED != 0 {
+            "rx"
+        } else {
+            "tx"
+        },
+    );
     if key.ifindex != 0 {
         object.put("tunnel", tunnel(row));
     }
@@ -124,7 +131,10 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
     if !row.stack.is_empty() {
         object.put(
             "stack",
-            row.stack.iter().map(|place| text::place(Some(place))).collect::<Vec<_>>(),
+            row.stack
+                .iter()
+                .map(|place| text::place(Some(place)))
+                .collect::<Vec<_>>(),
         );
     }
     object.line()
@@ -155,10 +165,20 @@ fn flow(flow: &Flow, length: Option<u32>) -> Value {
         ETH_P_IPV6 => object.put("family", "ipv6"),
         _ => {}
     }
-    object.put_some("src", text::address(&flow.src, flow.ethertype).map(|a| a.to_string()));
-    object.put_some("dst", text::address(&flow.dst, flow.ethertype).map(|a| a.to_string()));
+    object.put_some(
+        "src",
+        text::address(&flow.src, flow.ethertype).map(|a| a.to_string()),
+    );
+    object.put_some(
+        "dst",
+        text::address(&flow.dst, flow.ethertype).map(|a| a.to_string()),
+    );
     if flow.proto != 0 {
-        object.put("proto", names::protocol(flow.proto).map_or(flow.proto.to_string(), |name| name.to_ascii_lowercase()));
+        object.put(
+            "proto",
+            names::protocol(flow.proto)
+                .map_or(flow.proto.to_string(), |name| name.to_ascii_lowercase()),
+        );
     }
     match flow.proto {
         IPPROTO_ICMP | IPPROTO_ICMPV6 => object.put("icmp_type", flow.icmp_type),
@@ -180,7 +200,14 @@ fn freed(row: &Row) -> Value {
         object.put("offset", place.offset);
         object.put_some("module", place.module.as_deref());
     }
-    object.put("by", if evidence.by_kfree() { "kfree_skb" } else { "consume_skb" });
+    object.put(
+        "by",
+        if evidence.by_kfree() {
+            "kfree_skb"
+        } else {
+            "consume_skb"
+        },
+    );
     object.put_some("reason", evidence.reason.as_deref());
     if let Some(record) = &evidence.record {
         object.put_name("dev", &record.freed_dev);
@@ -202,10 +229,16 @@ fn route_of(row: &Row) -> Option<Value> {
     object.put("from_cache", key.route & route::FROM_CACHE != 0);
     if let Some(record) = &row.evidence.record {
         let answer = &record.route;
-        let dst = text::underlay(&answer.dst, ipv6)
-            .or(row.evidence.device.as_ref().and_then(|device| device.remote));
+        let dst = text::underlay(&answer.dst, ipv6).or(row
+            .evidence
+            .device
+            .as_ref()
+            .and_then(|device| device.remote));
         object.put_some("dst", dst.map(|a| a.to_string()));
-        object.put_some("src", text::underlay(&answer.src, ipv6).map(|a| a.to_string()));
+        object.put_some(
+            "src",
+            text::underlay(&answer.src, ipv6).map(|a| a.to_string()),
+        );
         object.put_name("dev", &answer.dev);
         if answer.gateway_family != 0 {
             let gateway = text::underlay(&answer.gateway, answer.gateway_family == 6);
@@ -272,7 +305,10 @@ fn process(record: &Record) -> Option<Value> {
 /// A device's ledger.
 pub fn device(ledger: &Ledger) -> String {
     let sums = |counts: &[(&'static str, u64)]| {
-        counts.iter().map(|(name, count)| ((*name).to_owned(), Value::from(*count))).collect::<Map<_, _>>()
+        counts
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), Value::from(*count)))
+            .collect::<Map<_, _>>()
     };
     let mut object = Object::of("device");
     object.put("dev", ledger.name.as_str());
@@ -296,6 +332,9 @@ pub fn end(report: &Report) -> String {
     object.put("records", report.records);
     object.put("lost", json!(report.lost));
     object.put("drops", report.drops());
-    object.put("duration", (report.duration.as_secs_f64() * 1000.0).round() / 1000.0);
+    object.put(
+        "duration",
+        (report.duration.as_secs_f64() * 1000.0).round() / 1000.0,
+    );
     object.line()
 }

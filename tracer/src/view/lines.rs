@@ -8,7 +8,11 @@ pub fn row(row: &Row, count: u64, time: &str) -> String {
     let evidence = &row.evidence;
     let mut parts = vec![
         time.to_owned(),
-        format!("{} {}", text::family(evidence.flow()), text::endpoints(evidence.flow())),
+        format!(
+            "{} {}",
+            text::family(evidence.flow()),
+            text::endpoints(evidence.flow())
+        ),
         text::protocol(evidence.flow()),
         text::tunnel(row),
         format!("×{count}"),

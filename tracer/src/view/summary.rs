@@ -24,7 +24,11 @@ pub fn render(report: &Report, stack: bool) -> String {
     }
     if shown.len() > MAX_BLOCKS {
         let rest: u64 = shown[MAX_BLOCKS..].iter().map(|row| row.count).sum();
-        let _ = writeln!(out, "… and {rest} packets of {} more flows", shown.len() - MAX_BLOCKS);
+        let _ = writeln!(
+            out,
+            "… and {rest} packets of {} more flows",
+            shown.len() - MAX_BLOCKS
+        );
     }
     noise(&mut out, &own);
     out.push_str(&devices(report));
@@ -58,7 +62,11 @@ fn block(out: &mut String, row: &Row, stack: bool) {
     let flow = evidence.flow();
     let mut who = vec![text::protocol(flow), text::sender(row)];
     who.retain(|part| !part.is_empty());
-    let who = if who.is_empty() { String::new() } else { format!(" ({})", who.join(", ")) };
+    let who = if who.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", who.join(", "))
+    };
     let _ = writeln!(
         out,
         "{} {}{who}, {}",
@@ -126,7 +134,9 @@ fn source(row: &Row) -> String {
     if evidence.key.outcome != outcome::DROPPED {
         return String::new();
     }
-    let Some(kind) = kinds::find(&evidence.kind) else { return String::new() };
+    let Some(kind) = kinds::find(&evidence.kind) else {
+        return String::new();
+    };
     if !evidence.freed_in(kind.xmit) {
         return String::new();
     }
@@ -139,7 +149,9 @@ fn source(row: &Row) -> String {
 fn noise(out: &mut String, rows: &[&Row]) {
     let mut groups: BTreeMap<(String, &str), (u64, Vec<String>)> = BTreeMap::new();
     for row in rows {
-        let (count, kinds) = groups.entry((text::device_name(row), row.cause.id)).or_default();
+        let (count, kinds) = groups
+            .entry((text::device_name(row), row.cause.id))
+            .or_default();
         *count += row.count;
         let kind = text::protocol(row.evidence.flow());
         if !kinds.contains(&kind) {
@@ -156,7 +168,10 @@ fn noise(out: &mut String, rows: &[&Row]) {
 }
 
 fn device(out: &mut String, ledger: &Ledger) {
-    let netns = ledger.netns.as_ref().map_or(String::new(), |netns| format!(", netns {netns}"));
+    let netns = ledger
+        .netns
+        .as_ref()
+        .map_or(String::new(), |netns| format!(", netns {netns}"));
     let _ = write!(
         out,
         "{} ({}{netns}): {} in = {} sent + {} dropped + {} unexplained",
@@ -170,7 +185,11 @@ fn device(out: &mut String, ledger: &Ledger) {
     if !ledger.families.is_empty() {
         let _ = write!(out, "; {}", text::families(ledger));
     }
-    let later: u64 = ledger.lost_after_sending.iter().map(|(_, count)| count).sum();
+    let later: u64 = ledger
+        .lost_after_sending
+        .iter()
+        .map(|(_, count)| count)
+        .sum();
     if later > 0 {
         let _ = write!(out, "; {later} of those sent were lost later");
     }
@@ -178,7 +197,11 @@ fn device(out: &mut String, ledger: &Ledger) {
 }
 
 fn end(out: &mut String, report: &Report) {
-    let packets: u64 = report.ledgers.iter().map(|ledger| ledger.tally.packets_in).sum();
+    let packets: u64 = report
+        .ledgers
+        .iter()
+        .map(|ledger| ledger.tally.packets_in)
+        .sum();
     let unexplained: u64 = report.ledgers.iter().map(Ledger::unexplained).sum();
     let lost = &report.lost;
     let _ = write!(
@@ -196,7 +219,14 @@ fn end(out: &mut String, report: &Report) {
             lost.ring, lost.tally, lost.frames
         )
     };
-    if report.rows.iter().any(|row| row.confidence == Confidence::Unknown) {
-        let _ = writeln!(out, "Causes marked unknown: the evidence fits none in the catalogue (tracer explain).");
+    if report
+        .rows
+        .iter()
+        .any(|row| row.confidence == Confidence::Unknown)
+    {
+        let _ = writeln!(
+            out,
+            "Causes marked unknown: the evidence fits none in the catalogue (tracer explain)."
+        );
     }
 }

@@ -26,7 +26,15 @@ pub fn render(report: &Report, width: u16, height: u16, age: impl Fn(&Row) -> u6
         vec!["FLOW", "TUNNEL", "CAUSE", "COUNT"]
     } else {
         vec![
-            "FLOW", "TUNNEL", "OUTER DST", "CAUSE", "ROUTE", "COUNTERS", "COUNT", "RATE", "SENDER",
+            "FLOW",
+            "TUNNEL",
+            "OUTER DST",
+            "CAUSE",
+            "ROUTE",
+            "COUNTERS",
+            "COUNT",
+            "RATE",
+            "SENDER",
             "LAST",
         ]
     });
@@ -34,11 +42,20 @@ pub fn render(report: &Report, width: u16, height: u16, age: impl Fn(&Row) -> u6
     rows.sort_by_key(|row| (!row.is_users(), std::cmp::Reverse(row.last_ns)));
     for row in rows.iter().take(MAX_ROWS) {
         let flow = row.evidence.flow();
-        let flow_text =
-            format!("{} {} {}", text::family(flow), text::endpoints(flow), text::protocol(flow));
+        let flow_text = format!(
+            "{} {} {}",
+            text::family(flow),
+            text::endpoints(flow),
+            text::protocol(flow)
+        );
         let cause = format!("{} [{}]", text::verdict(row), row.confidence.word());
         table.add_row(if narrow {
-            vec![flow_text, text::device_name(row), cause, row.count.to_string()]
+            vec![
+                flow_text,
+                text::device_name(row),
+                cause,
+                row.count.to_string(),
+            ]
         } else {
             vec![
                 flow_text,
@@ -58,11 +75,17 @@ pub fn render(report: &Report, width: u16, height: u16, age: impl Fn(&Row) -> u6
     if report.rows.is_empty() {
         out.push_str("nothing vanished so far\n");
     } else {
-        for line in table.lines().take(usize::from(height.saturating_sub(4)).max(4)) {
+        for line in table
+            .lines()
+            .take(usize::from(height.saturating_sub(4)).max(4))
+        {
             let _ = writeln!(out, "{}", line.trim_end());
         }
     }
-    for line in summary::devices(report).lines().take(usize::from(height / 3).max(2)) {
+    for line in summary::devices(report)
+        .lines()
+        .take(usize::from(height / 3).max(2))
+    {
         let _ = writeln!(out, "{}", cut(line, usize::from(width)));
     }
     out

@@ -28,9 +28,7 @@ pub fn family(flow: &Flow) -> String {
 /// An address of a flow, if its family has one that was read.
 pub fn address(bytes: &[u8; 16], ethertype: u16) -> Option<IpAddr> {
     match ethertype {
-        ETH_P_IP | ETH_P_ARP => {
-            Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into())
-        }
+        ETH_P_IP | ETH_P_ARP => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
         ETH_P_IPV6 => Some(Ipv6Addr::from(*bytes).into()),
         _ => None,
     }
@@ -52,16 +50,27 @@ pub fn endpoints(flow: &Flow) -> String {
         (Some(IpAddr::V6(address)), port) => format!("[{address}]:{port}"),
         (Some(address), port) => format!("{address}:{port}"),
     };
-    format!("{} > {}", side(&flow.src, flow.sport), side(&flow.dst, flow.dport))
+    format!(
+        "{} > {}",
+        side(&flow.src, flow.sport),
+        side(&flow.dst, flow.dport)
+    )
 }
 
 /// `ICMPv6 echo request`, `TCP`.
 pub fn protocol(flow: &Flow) -> String {
-    let name = names::protocol(flow.proto).map_or(format!("protocol {}", flow.proto), str::to_owned);
+    let name =
+        names::protocol(flow.proto).map_or(format!("protocol {}", flow.proto), str::to_owned);
     let version = match flow.proto {
         IPPROTO_ICMP => 4,
         IPPROTO_ICMPV6 => 6,
-        _ => return if flow.ethertype == ETH_P_ARP { String::new() } else { name },
+        _ => {
+            return if flow.ethertype == ETH_P_ARP {
+                String::new()
+            } else {
+                name
+            };
+        }
     };
     match names::icmp(version, flow.icmp_type) {
         Some(kind) => format!("{name} {kind}"),
@@ -71,7 +80,9 @@ pub fn protocol(flow: &Flow) -> String {
 
 /// `ping[812] uid 1000`, or what else is known of the sender.
 pub fn sender(row: &Row) -> String {
-    let Some(record) = &row.evidence.record else { return String::new() };
+    let Some(record) = &row.evidence.record else {
+        return String::new();
+    };
     let process = &record.process;
     if process.tgid != 0 {
         let comm = printable(until_zero(&process.comm));
@@ -147,7 +158,11 @@ pub fn route(row: &Row) -> Option<String> {
         return Some(names::errno(key.route_errno));
     }
     let name = names::route_type(key.route_type)?;
-    let dev = row.evidence.record.as_ref().map(|record| until_zero(&record.route.dev));
+    let dev = row
+        .evidence
+        .record
+        .as_ref()
+        .map(|record| until_zero(&record.route.dev));
     Some(match dev {
         Some(dev) if !dev.is_empty() => format!("{name} via {}", printable(dev)),
         _ => name.to_owned(),
@@ -161,7 +176,11 @@ pub fn counters(row: &Row) -> String {
         .enumerate()
         .filter(|(n, _)| *n != TX_PACKETS && row.evidence.moved(*n))
         .map(|(n, name)| {
-            let by = row.evidence.record.as_ref().map_or(1, |record| record.counters[n]);
+            let by = row
+                .evidence
+                .record
+                .as_ref()
+                .map_or(1, |record| record.counters[n]);
             format!("{name} +{by}")
         })
         .collect();
@@ -180,7 +199,11 @@ pub fn families(ledger: &Ledger) -> String {
                 "arp" => "ARP",
                 other => other,
             };
-            format!("{name} {} of {} sent", family.passed, family.passed + family.dropped)
+            format!(
+                "{name} {} of {} sent",
+                family.passed,
+                family.passed + family.dropped
+            )
         })
         .collect::<Vec<_>>()
         .join(", ")
@@ -202,7 +225,10 @@ pub fn verdict(row: &Row) -> String {
             format!("the underlay route{to} is {route}; {accepts}")
         }
         "kernel-reason" => {
-            format!("the kernel's reason: {}", evidence.reason.as_deref().unwrap_or("?"))
+            format!(
+                "the kernel's reason: {}",
+                evidence.reason.as_deref().unwrap_or("?")
+            )
         }
         "packet-too-big" => match &evidence.record {
             Some(record) => format!("{}: {} bytes", row.cause.title, record.length),
@@ -211,7 +237,10 @@ pub fn verdict(row: &Row) -> String {
         "no-listener" => match &evidence.record {
             Some(record) => format!(
                 "the outer packet arrived at UDP {}, where nobody listens",
-                endpoints(&record.outer).split(" > ").nth(1).unwrap_or_default()
+                endpoints(&record.outer)
+                    .split(" > ")
+                    .nth(1)
+                    .unwrap_or_default()
             ),
             None => row.cause.title.to_owned(),
         },

@@ -27,7 +27,9 @@ impl Mirrors {
         let mut mirrors = Self::default();
         for file in files {
             let kind = file.extension().and_then(|extension| extension.to_str());
-            let Ok(text) = fs::read_to_string(&file) else { continue };
+            let Ok(text) = fs::read_to_string(&file) else {
+                continue;
+            };
             for source in match kind {
                 Some("list") => one_line(&text),
                 Some("sources") => deb822(&text),
@@ -63,8 +65,11 @@ impl Mirrors {
         if !source.is_debian() {
             return;
         }
-        let place =
-            if source.suite.ends_with("-security") { &mut self.security } else { &mut self.main };
+        let place = if source.suite.ends_with("-security") {
+            &mut self.security
+        } else {
+            &mut self.main
+        };
         place.get_or_insert_with(|| source.uri.trim_end_matches('/').to_owned());
     }
 }
@@ -82,7 +87,10 @@ impl Source {
     /// mirrored under its name and has a component `main`.
     fn is_debian(&self) -> bool {
         self.components.iter().any(|component| component == "main")
-            && self.uri.split('/').any(|part| part == "debian" || part == "debian-security")
+            && self
+                .uri
+                .split('/')
+                .any(|part| part == "debian" || part == "debian-security")
     }
 }
 
@@ -97,7 +105,11 @@ fn one_line(text: &str) -> Vec<Source> {
                 line = options.split_once(']')?.1;
             }
             let mut words = line.split_whitespace().map(str::to_owned);
-            Some(Source { uri: words.next()?, suite: words.next()?, components: words.collect() })
+            Some(Source {
+                uri: words.next()?,
+                suite: words.next()?,
+                components: words.collect(),
+            })
         })
         .collect()
 }
@@ -105,20 +117,35 @@ fn one_line(text: &str) -> Vec<Source> {
 /// Stanzas of `Field: value`.
 fn deb822(text: &str) -> Vec<Source> {
     let mut sources = Vec::new();
-    let text: String =
-        text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+    let text: String = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect();
     for stanza in super::suite::stanzas(&text) {
         let words = |field: &str| -> Vec<String> {
-            let value = stanza.iter().find(|(name, _)| name.eq_ignore_ascii_case(field));
-            value.map_or("", |(_, value)| value).split_whitespace().map(str::to_owned).collect()
+            let value = stanza
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(field));
+            value
+                .map_or("", |(_, value)| value)
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect()
         };
-        let off = words("Enabled").iter().any(|word| word == "no" || word == "false");
+        let off = words("Enabled")
+            .iter()
+            .any(|word| word == "no" || word == "false");
         if off || !words("Types").iter().any(|word| word == "deb") {
             continue;
         }
         for uri in words("URIs") {
             for suite in words("Suites") {
-                sources.push(Source { uri: uri.clone(), suite, components: words("Components") });
+                sources.push(Source {
+                    uri: uri.clone(),
+                    suite,
+                    components: words("Components"),
+                });
             }
         }
     }
@@ -146,8 +173,14 @@ mod tests {
         );
         let found = mirrors(&sources);
         assert_eq!(found.main.as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(found.security.as_deref(), Some("http://mirror.example/debian-security"));
-        assert_eq!(found.serving("sid").unwrap(), "http://mirror.example/debian");
+        assert_eq!(
+            found.security.as_deref(),
+            Some("http://mirror.example/debian-security")
+        );
+        assert_eq!(
+            found.serving("sid").unwrap(),
+            "http://mirror.example/debian"
+        );
     }
 
     #[test]
@@ -163,7 +196,10 @@ mod tests {
         assert_eq!(sources.len(), 3);
         let found = mirrors(&sources);
         assert_eq!(found.main.as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(found.security.as_deref(), Some("http://mirror.example/debian-security"));
+        assert_eq!(
+            found.security.as_deref(),
+            Some("http://mirror.example/debian-security")
+        );
     }
 
     #[test]

@@ -48,7 +48,10 @@ impl Suite {
             process::find("apt-get").is_some() && process::find("dpkg-deb").is_some(),
             "{name} is read with apt, which this host does not have: install apt and dpkg"
         );
-        let suite = Self { name: name.to_owned(), home: paths::apt().join(name) };
+        let suite = Self {
+            name: name.to_owned(),
+            home: paths::apt().join(name),
+        };
         let stamp = suite.home.join("stamp");
         let age = fs::metadata(&stamp)
             .and_then(|file| file.modified())
@@ -61,12 +64,20 @@ impl Suite {
             paths::make(&suite.home.join(directory))?;
         }
         let mirror = Mirrors::of_host()?;
-        let signed =
-            if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
+        let signed = if Path::new(KEYRING).exists() {
+            format!("[signed-by={KEYRING}] ")
+        } else {
+            String::new()
+        };
         let line = format!("deb {signed}{} {name} main\n", mirror.serving(name)?);
         paths::write(&suite.home.join("sources.list"), line.as_bytes())?;
         paths::write(&suite.home.join("status"), b"")?;
-        match process::quiet(suite.apt("apt-get").args(["-q", "update", "-o", "APT::Update::Error-Mode=any"])) {
+        match process::quiet(suite.apt("apt-get").args([
+            "-q",
+            "update",
+            "-o",
+            "APT::Update::Error-Mode=any",
+        ])) {
             Ok(()) => paths::write(&stamp, b"")?,
             Err(error) if age.is_some() => {
                 eprintln!("{name}: keeping the old package lists: {error:#}");
@@ -101,7 +112,11 @@ impl Suite {
     }
 
     /// All versions of the packages whose name begins so and is wanted.
-    pub fn packages(&self, prefix: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Package>> {
+    pub fn packages(
+        &self,
+        prefix: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<Vec<Package>> {
         let names = process::read(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         let names: Vec<_> = names.lines().filter(|name| wanted(name)).collect();
         if names.is_empty() {
@@ -122,14 +137,24 @@ impl Suite {
 
     /// Unpacks a package below `into`, without installing anything.
     pub fn unpack(&self, package: &Package, into: &Path) -> anyhow::Result<()> {
-        let cache = self.home.join("cache").join(format!("{}-{}", package.name, std::process::id()));
+        let cache =
+            self.home
+                .join("cache")
+                .join(format!("{}-{}", package.name, std::process::id()));
         paths::remove(&cache)?;
         paths::make(&cache)?;
         paths::make(into)?;
-        println!("{}: fetching {} {}", self.name, package.name, package.version);
+        println!(
+            "{}: fetching {} {}",
+            self.name, package.name, package.version
+        );
         let wanted = format!("{}={}", package.name, package.version);
-        process::quiet(self.apt("apt-get").args(["-q", "download", &wanted]).current_dir(&cache))
-            .with_context(|| format!("cannot fetch {} from {}", package.name, self.name))?;
+        process::quiet(
+            self.apt("apt-get")
+                .args(["-q", "download", &wanted])
+                .current_dir(&cache),
+        )
+        .with_context(|| format!("cannot fetch {} from {}", package.name, self.name))?;
         let file = fs::read_dir(&cache)?
             .flatten()
             .map(|entry| entry.path())
@@ -166,14 +191,26 @@ fn parse_packages(text: &str) -> Vec<Package> {
         .iter()
         .filter_map(|stanza| {
             let field = |wanted: &str| {
-                stanza.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
+                stanza
+                    .iter()
+                    .find(|(name, _)| name == wanted)
+                    .map(|(_, value)| value.clone())
             };
             let depends = field("Depends").unwrap_or_default();
-            let first = |clause: &str| clause.split(['(', '|', ':']).next().map(|n| n.trim().to_owned());
+            let first = |clause: &str| {
+                clause
+                    .split(['(', '|', ':'])
+                    .next()
+                    .map(|n| n.trim().to_owned())
+            };
             Some(Package {
                 name: field("Package")?,
                 version: field("Version")?,
-                depends: depends.split(',').filter_map(first).filter(|name| !name.is_empty()).collect(),
+                depends: depends
+                    .split(',')
+                    .filter_map(first)
+                    .filter(|name| !name.is_empty())
+                    .collect(),
             })
         })
         .collect()
@@ -192,7 +229,10 @@ mod tests {
              Package: b\nVersion: 2\n",
         );
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0].depends, ["dracut", "linux-modules-7.3.4+deb13-amd64"]);
+        assert_eq!(
+            found[0].depends,
+            ["dracut", "linux-modules-7.3.4+deb13-amd64"]
+        );
         assert_eq!(found[1].depends, Vec::<String>::new());
     }
 
@@ -203,6 +243,10 @@ mod tests {
             version: version.into(),
             depends: vec![],
         };
-        assert!(package("6.12.107-1").by_version(&package("6.12.96-1")).is_gt());
+        assert!(
+            package("6.12.107-1")
+                .by_version(&package("6.12.96-1"))
+                .is_gt()
+        );
     }
 }

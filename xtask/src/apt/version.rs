@@ -34,7 +34,9 @@ fn part(mut left: &str, mut right: &str) -> Ordering {
 }
 
 fn take<'a>(from: &mut &'a str, digits: bool) -> &'a str {
-    let end = from.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(from.len());
+    let end = from
+        .find(|c: char| c.is_ascii_digit() != digits)
+        .unwrap_or(from.len());
     let (taken, rest) = from.split_at(end);
     *from = rest;
     taken
@@ -49,7 +51,9 @@ fn text(left: &str, right: &str) -> Ordering {
         Some(c) => i32::from(c) + 256,
     };
     (0..left.len().max(right.len()))
-        .map(|i| weight(left.as_bytes().get(i).copied()).cmp(&weight(right.as_bytes().get(i).copied())))
+        .map(|i| {
+            weight(left.as_bytes().get(i).copied()).cmp(&weight(right.as_bytes().get(i).copied()))
+        })
         .find(|order| order.is_ne())
         .unwrap_or(Ordering::Equal)
 }

@@ -75,7 +75,10 @@ impl Fields {
         for (key, value) in &self.0 {
             let Some(field) = FIELDS.iter().find(|f| f.key == key) else {
                 let known: Vec<_> = FIELDS.iter().map(|f| f.key).collect();
-                bail!("unknown key `{key}`: the keys of a drop are {}", known.join(", "));
+                bail!(
+                    "unknown key `{key}`: the keys of a drop are {}",
+                    known.join(", ")
+                );
             };
             if !well_formed(field.compared, value) {
                 bail!("`{key} = {value}` is of the wrong kind: see CONTRIBUTING.md, scenarios");
@@ -106,7 +109,9 @@ impl Fields {
                 let want = self.0.get(field.key)?;
                 let seen = line.pointer(field.pointer);
                 let good = match want {
-                    toml::Value::Array(any) => any.iter().any(|one| equal(field.compared, one, seen)),
+                    toml::Value::Array(any) => {
+                        any.iter().any(|one| equal(field.compared, one, seen))
+                    }
                     one => equal(field.compared, one, seen),
                 };
                 let shown = seen.map_or_else(|| "absent".to_owned(), Value::to_string);
@@ -132,7 +137,10 @@ impl Fields {
 
 fn well_formed(compared: As, value: &toml::Value) -> bool {
     if let toml::Value::Array(any) = value {
-        return !any.is_empty() && any.iter().all(|one| !one.is_array() && well_formed(compared, one));
+        return !any.is_empty()
+            && any
+                .iter()
+                .all(|one| !one.is_array() && well_formed(compared, one));
     }
     match compared {
         As::Text => value.is_str(),
@@ -218,7 +226,11 @@ mod tests {
             ("inner_proto", "'icmpv6'", "'udp'"),
             ("outer_dst", "'127.0.0.1'", "'10.0.0.2'"),
             ("outer_dport", "1111", "1112"),
-            ("counters", "{ tx_errors = 1 }", "{ tx_errors = 1, collisions = 1 }"),
+            (
+                "counters",
+                "{ tx_errors = 1 }",
+                "{ tx_errors = 1, collisions = 1 }",
+            ),
             ("told", "true", "false"),
         ];
         assert_eq!(pairs.len(), FIELDS.len());
@@ -239,7 +251,10 @@ mod tests {
         assert!(!fields("counters = {}").matches(&line()));
         assert!(fields("counters = {}").matches(&json!({})));
         assert!(fields("counters = {}").matches(&json!({"counters": {"tx_errors": 0}})));
-        assert!(!fields("counters = { tx_errors = 1 }").matches(&json!({"counters": {"tx_errors": "1"}})));
+        assert!(
+            !fields("counters = { tx_errors = 1 }")
+                .matches(&json!({"counters": {"tx_errors": "1"}}))
+        );
     }
 
     #[test]

@@ -35,14 +35,18 @@ impl Lines {
             wrong.push(format!("expected one line of type start, got {starts}"));
         }
         if lines.ends.len() != 1 {
-            wrong.push(format!("expected one line of type end, got {}", lines.ends.len()));
+            wrong.push(format!(
+                "expected one line of type end, got {}",
+                lines.ends.len()
+            ));
         }
         (lines, wrong)
     }
 }
 
 fn kind(line: &str) -> Result<(String, Value), String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| format!("is not JSON ({error})"))?;
+    let value: Value =
+        serde_json::from_str(line).map_err(|error| format!("is not JSON ({error})"))?;
     let Some(object) = value.as_object() else {
         return Err("is not an object".to_owned());
     };
@@ -69,14 +73,25 @@ mod tests {
         );
         let (lines, wrong) = Lines::read(&text);
         assert!(wrong.is_empty(), "{wrong:?}");
-        assert_eq!((lines.drops.len(), lines.devices.len(), lines.ends.len()), (1, 1, 1));
+        assert_eq!(
+            (lines.drops.len(), lines.devices.len(), lines.ends.len()),
+            (1, 1, 1)
+        );
     }
 
     #[test]
     fn every_breach_is_named() {
-        for bad in ["", "[]", "7", "{", "PING 1.1.1.1", "{\"v\":1}", "{\"v\":2,\"type\":\"drop\"}",
-            "{\"type\":\"drop\"}", "{\"v\":1,\"type\":7}"]
-        {
+        for bad in [
+            "",
+            "[]",
+            "7",
+            "{",
+            "PING 1.1.1.1",
+            "{\"v\":1}",
+            "{\"v\":2,\"type\":\"drop\"}",
+            "{\"type\":\"drop\"}",
+            "{\"v\":1,\"type\":7}",
+        ] {
             let (_, wrong) = Lines::read(&format!("{START}\n{bad}\n{END}\n"));
             assert_eq!(wrong.len(), 1, "{bad:?}: {wrong:?}");
         }

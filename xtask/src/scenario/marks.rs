@@ -66,7 +66,11 @@ enum Mark<'a> {
 fn mark<'a>(line: &'a str, token: &str) -> Option<Mark<'a>> {
     let rest = line.strip_suffix('\n')?;
     let rest = rest.strip_suffix('\r').unwrap_or(rest);
-    let words: Vec<&str> = rest.strip_prefix(token)?.strip_prefix(' ')?.split(' ').collect();
+    let words: Vec<&str> = rest
+        .strip_prefix(token)?
+        .strip_prefix(' ')?
+        .split(' ')
+        .collect();
     match words.as_slice() {
         ["open", name, part] => Some(Mark::Open { name, part }),
         ["close", status] => Some(Mark::Close {
@@ -122,7 +126,11 @@ mod tests {
             "\0\u{fffd}\r\n",
         ] {
             let output = format!("\nT open seed a.out\n{hostile}\nT close 1\n");
-            assert_eq!(cut(&output, "T"), [section("a.out", Some(1), hostile)], "{hostile:?}");
+            assert_eq!(
+                cut(&output, "T"),
+                [section("a.out", Some(1), hostile)],
+                "{hostile:?}"
+            );
         }
     }
 
@@ -133,8 +141,14 @@ mod tests {
             [section("a.out", None, "half")]
         );
         assert_eq!(
-            cut("\nT open seed a.out\nhalf\nT open seed b.out\nx\nT close 0\n", "T"),
-            [section("a.out", None, "half\n"), section("b.out", Some(0), "x")]
+            cut(
+                "\nT open seed a.out\nhalf\nT open seed b.out\nx\nT close 0\n",
+                "T"
+            ),
+            [
+                section("a.out", None, "half\n"),
+                section("b.out", Some(0), "x")
+            ]
         );
         // The last line has to be whole: a status that was cut is no status.
         assert_eq!(
@@ -156,6 +170,10 @@ mod tests {
     #[test]
     fn tokens_differ() {
         assert_ne!(token(), token());
-        assert!(token().bytes().all(|b| b == b'-' || b.is_ascii_alphanumeric()));
+        assert!(
+            token()
+                .bytes()
+                .all(|b| b == b'-' || b.is_ascii_alphanumeric())
+        );
     }
 }

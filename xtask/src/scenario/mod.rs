@@ -47,7 +47,9 @@ pub fn native(names: &[String]) -> Result<Score> {
     }
     for name in ["A", "B", "R"] {
         if Path::new("/run/netns").join(name).exists() {
-            bail!("network namespace {name} exists already: `ip netns del {name}` if no run uses it");
+            bail!(
+                "network namespace {name} exists already: `ip netns del {name}` if no run uses it"
+            );
         }
     }
     let token = marks::token();

@@ -12,7 +12,8 @@ const PREAMBLE: &str = "scenarios/preamble.sh";
 
 /// The repository: the nearest folder upwards that holds the scenarios.
 pub fn root() -> Result<PathBuf> {
-    let here = std::env::current_dir().context("the current directory is gone: cd into the repository")?;
+    let here =
+        std::env::current_dir().context("the current directory is gone: cd into the repository")?;
     let starts = [here, PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
     for start in &starts {
         if let Some(found) = start.ancestors().find(|dir| dir.join(PREAMBLE).is_file()) {

@@ -26,12 +26,15 @@ step() { # step SCENARIO PART SECONDS COMMAND...
 }
 "#;
 
+/// How each step gets the preamble's functions and variables.
+const SOURCE: &str = ". \"$SCENARIO_DIR/preamble.sh\"\n";
+
 /// What the network looks like after the trigger: for whoever reads a failure.
-const STATE_OF: &str = r#"for n in A B R; do
+const STATE_OF: &str = r##"for n in A B R; do
     [ -e /run/netns/$n ] && echo "# $n" && ip -n $n -s -s -d link && ip -n $n route && ip -n $n -6 route
 done
 ip -s -s -d link
-"#;
+"##;
 
 /// Everything that a scenario made goes, whatever it left undone.
 const CLEAN: &str = "clean\n";
@@ -42,7 +45,12 @@ done
 
 /// The script for `scenarios`. `root_too`: the machine is a throw-away, so devices that
 /// appeared in its own namespace are deleted after each scenario.
-pub fn job(scenarios: &[(Scenario, Expect)], preamble: &str, token: &str, root_too: bool) -> String {
+pub fn job(
+    scenarios: &[(Scenario, Expect)],
+    preamble: &str,
+    token: &str,
+    root_too: bool,
+) -> String {
     let mut out = String::from("# Written by `cargo xtask`: see xtask/src/scenario/script.rs.\n");
     out += &format!("token={token}\n");
     out += "mkdir -p \"${TMPDIR:-/tmp}\"\n";
@@ -50,7 +58,7 @@ pub fn job(scenarios: &[(Scenario, Expect)], preamble: &str, token: &str, root_t
     out += "trap 'rm -rf \"$dir\"' EXIT\n";
     out += "SCENARIO_DIR=$dir\nexport SCENARIO_DIR\n";
     file(&mut out, token, "preamble.sh", preamble);
-    file(&mut out, token, "state", STATE_OF);
+    file(&mut out, token, "state", &format!("{SOURCE}{STATE_OF}"));
     out += STEP;
     for (scenario, expect) in scenarios {
         one(&mut out, scenario, expect, token, root_too);
@@ -61,23 +69,37 @@ pub fn job(scenarios: &[(Scenario, Expect)], preamble: &str, token: &str, root_t
 
 fn one(out: &mut String, scenario: &Scenario, expect: &Expect, token: &str, root_too: bool) {
     let name = &scenario.name;
-    let source = ". \"$SCENARIO_DIR/preamble.sh\"\n";
     let root = if root_too { CLEAN_ROOT } else { "" };
     *out += &format!("\n# {name}\n");
-    file(out, token, "setup", &format!("{source}set -e\n{}\n", scenario.setup));
+    file(
+        out,
+        token,
+        "setup",
+        &format!("{SOURCE}set -e\n{}\n", scenario.setup),
+    );
     // What the trigger prints is not the tracer's: its standard output must stay whole.
-    file(out, token, "trigger", &format!("exec >&2\n{source}{}\n", scenario.trigger));
-    let cleanup = format!("{source}{}\n{CLEAN}{root}sleep 0.5\n", scenario.cleanup);
+    file(
+        out,
+        token,
+        "trigger",
+        &format!("exec >&2\n{SOURCE}{}\n", scenario.trigger),
+    );
+    let cleanup = format!("{SOURCE}{}\n{CLEAN}{root}sleep 0.5\n", scenario.cleanup);
     file(out, token, "cleanup", &cleanup);
 
-    let args: String = scenario.tracer_args.iter().fold(String::new(), |mut all, arg| {
-        all.push(' ');
-        all += &quote(arg);
-        all
-    });
+    let args: String = scenario
+        .tracer_args
+        .iter()
+        .fold(String::new(), |mut all, arg| {
+            all.push(' ');
+            all += &quote(arg);
+            all
+        });
     let timeout = scenario.timeout;
     let run = |part: &str, format: &str| {
-        format!("step {name} {part} {timeout} tracer run{format}{args} -- sh -c \"$(cat \"$dir/trigger\")\"\n")
+        format!(
+            "step {name} {part} {timeout} tracer run{format}{args} -- sh -c \"$(cat \"$dir/trigger\")\"\n"
+        )
     };
     *out += "ls /sys/class/net >\"$dir/devices\"\n";
     *out += &format!("if step {name} setup {SETUP} sh \"$dir/setup\"; then\n");
@@ -132,7 +154,9 @@ mod tests {
             assert_eq!(job.contains("ip link del"), root_too);
             assert!(job.contains("tracer run --format json '--withhold' 'a b' -- sh -c"));
             assert!(job.contains("tracer run '--withhold' 'a b' -- sh -c"));
-            let checked = std::process::Command::new("sh").args(["-n", "-c", &job]).status();
+            let checked = std::process::Command::new("sh")
+                .args(["-n", "-c", &job])
+                .status();
             assert!(checked.unwrap().success(), "{job}");
         }
     }
@@ -143,7 +167,10 @@ mod tests {
             "token=T1\ndir=$(mktemp -d)\n{STEP}step n a 5 sh -c 'printf x; echo y >&2; exit 3'\n\
              step n b 5 sh -c 'sleep 30 & echo z'\nrm -r \"$dir\"\n"
         );
-        let output = std::process::Command::new("sh").args(["-c", &job]).output().unwrap();
+        let output = std::process::Command::new("sh")
+            .args(["-c", &job])
+            .output()
+            .unwrap();
         let sections = marks::cut(&String::from_utf8(output.stdout).unwrap(), "T1");
         let seen: Vec<_> = sections
             .iter()
