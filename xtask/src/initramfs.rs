@@ -15,8 +15,12 @@ use anyhow::{Context as _, ensure};
 
 use crate::{kernels::Kernel, libraries, modules, paths, process};
 
-/// Programs of the host; their busybox namesakes lack what scenarios need.
-const TOOLS: [&str; 6] = ["ip", "tc", "bridge", "ss", "ping", "nft"];
+/// Programs of the host. Busybox prefers its own to them wherever it starts
+/// another program, so the shell and all that wrap a command are here too.
+const TOOLS: [&str; 15] = [
+    "ip", "tc", "bridge", "ss", "ping", "nft", "dash", "env", "nice", "nohup", "setsid", "stdbuf",
+    "timeout", "xargs", "chroot",
+];
 /// Welcome, but not everywhere.
 const EXTRA: [&str; 5] = ["nstat", "setpriv", "ethtool", "tcpdump", "wg"];
 /// kmod under its names.
@@ -257,12 +261,14 @@ fn links(tree: &mut Tree) -> anyhow::Result<()> {
         .filter_map(|path| path.rsplit('/').next())
         .map(str::to_owned)
         .collect();
-    for applet in list.lines().filter(|applet| !real.contains(*applet)) {
+    let real = |applet: &str| real.contains(applet) || KMOD.contains(&applet);
+    for applet in list.lines().filter(|applet| !real(applet)) {
         tree.link(&format!("/bin/{applet}"), "/bin/busybox");
     }
     for name in KMOD {
         tree.link(&format!("/bin/{name}"), "/bin/kmod");
     }
+    tree.link("/bin/sh", "/usr/sbin/dash");
     // The path that the kernel itself calls.
     tree.link("/sbin/modprobe", "/bin/kmod");
     tree.link("/bin/ping6", "/usr/sbin/ping");

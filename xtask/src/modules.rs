@@ -39,7 +39,7 @@ const WANTED: &[&str] = &[
     "l2tp_*",
     "mpls_*",
     "openvswitch",
-    "vport-*",
+    "vport_*",
     // IPsec and its usual algorithms.
     "esp4",
     "esp6",
@@ -60,6 +60,8 @@ const WANTED: &[&str] = &[
     "sha1_generic",
     "sha256_generic",
     "crypto_null",
+    // Loaded by the name of an algorithm, so no dependency tells: nf_tables needs it.
+    "crc32c*",
     // Devices.
     "veth",
     "dummy",
@@ -110,7 +112,6 @@ pub fn stage(
         let name = module_name(&module);
         let target = to.join(&module).with_file_name(format!("{name}.ko"));
         paths::make(target.parent().unwrap_or(&to))?;
-        // Not as `module_name` has it: file names keep their dashes.
         let source = instead
             .get(&name)
             .cloned()
@@ -157,13 +158,12 @@ fn closure(modules_dep: &str) -> BTreeSet<String> {
 }
 
 fn is_wanted(name: &str) -> bool {
-    let same = |wanted: &str| match wanted.strip_suffix('*') {
+    // File names have dashes here and there; modules do not.
+    let name = name.replace('-', "_");
+    WANTED.iter().any(|wanted| match wanted.strip_suffix('*') {
         Some(start) => name.starts_with(start),
-        None => name == wanted,
-    };
-    WANTED
-        .iter()
-        .any(|wanted| same(&wanted.replace('-', "_")) || same(wanted))
+        None => name == *wanted,
+    })
 }
 
 /// `sit` of `kernel/net/ipv6/sit.ko.xz`.

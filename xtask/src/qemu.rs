@@ -86,7 +86,7 @@ pub fn boot(
         match receiver.recv_timeout(Duration::from_millis(100)) {
             Ok(bytes) => {
                 output.extend(bytes);
-                let end = find(&output, STATUS_MARK.as_bytes()).unwrap_or(output.len());
+                let end = shown + before_mark(&output[shown..]);
                 live(&output[shown..end]);
                 shown = end;
                 continue;
@@ -122,7 +122,9 @@ pub fn boot(
     if let Some(at) = mark {
         output.truncate(at);
     }
-    live(output.get(shown..).unwrap_or_default());
+    if !machine.on_terminal {
+        live(output.get(shown..).unwrap_or_default());
+    }
     if let Some(line) = console.lines().find(|line| is_fatal(line)) {
         why = Some(format!("the kernel died: {}", line.trim()));
     }
@@ -210,6 +212,17 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
+/// How much certainly comes before the mark, of which a part may have arrived.
+fn before_mark(text: &[u8]) -> usize {
+    let mark = STATUS_MARK.as_bytes();
+    find(text, mark).unwrap_or_else(|| {
+        let begun = (1..mark.len())
+            .rev()
+            .find(|length| text.ends_with(&mark[..*length]));
+        text.len() - begun.unwrap_or(0)
+    })
+}
+
 fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
@@ -258,6 +271,15 @@ mod tests {
         assert_eq!(at, 5);
         assert_eq!(status(&output.as_bytes()[at..]), Some(3));
         assert_eq!(status(STATUS_MARK.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_mark_that_comes_in_parts_is_not_shown() {
+        let whole = format!("text{STATUS_MARK}3\n");
+        for length in 4..whole.len() {
+            assert_eq!(before_mark(&whole.as_bytes()[..length]), 4);
+        }
+        assert_eq!(before_mark(b"text"), 4);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
+chmod 755 /
 chmod 1777 /tmp /dev/shm /var/tmp
 chown 1000:1000 /home/ops
 mount -t debugfs debugfs /sys/kernel/debug

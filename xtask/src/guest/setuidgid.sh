@@ -2,4 +2,4 @@
 # setuidgid USER COMMAND…: runs a command as that user.
 user=$1
 shift
-exec su "$user" -s /bin/sh -c 'exec "$0" "$@"' "$@"
+exec su "$user" -s /bin/sh -c 'exec "$0" "$@"' -- "$@"
