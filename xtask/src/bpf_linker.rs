@@ -19,7 +19,7 @@ pub fn get() -> anyhow::Result<PathBuf> {
     if version(&linker).is_some_and(|found| found == VERSION) {
         return Ok(linker);
     }
-    println!("setup: building bpf-linker {VERSION} (about two minutes, once)");
+    eprintln!("setup: building bpf-linker {VERSION} (about two minutes, once)");
     let mut install = process::cargo(["install", "bpf-linker", "--locked", "--force", "--version"]);
     install.arg(VERSION).arg("--root").arg(&home);
     // It is a tool of the host: flags meant for this workspace are not for it.

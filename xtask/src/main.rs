@@ -4,6 +4,7 @@ mod apt;
 mod bpf_linker;
 mod build;
 mod check;
+mod demo;
 mod initramfs;
 mod kernels;
 mod libraries;
@@ -57,6 +58,8 @@ enum Errand {
     Test(test::Options),
     /// Run a command in a virtual machine with a distribution's kernel
     Vm(vm::Options),
+    /// Play the bug that started it all, live
+    Demo,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Errand::Run { arguments } => build::run(&arguments),
         Errand::Check => check::command(),
         Errand::Test(options) => test::command(&options),
+        Errand::Demo => return end(demo::command()),
         Errand::Vm(options) => return end(vm::command(&options)),
     };
     end(done.map(|()| 0))

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use crate::{kernels::Kernel, paths, process};
 
 /// Module names, as far as a kernel has them; `*` at the end stands for any rest.
+/// All cryptographic ones come too.
 const WANTED: &[&str] = &[
     // Tunnels.
     "sit",
@@ -40,7 +41,7 @@ const WANTED: &[&str] = &[
     "mpls_*",
     "openvswitch",
     "vport_*",
-    // IPsec and its usual algorithms.
+    // IPsec.
     "esp4",
     "esp6",
     "ah4",
@@ -50,18 +51,6 @@ const WANTED: &[&str] = &[
     "xfrm_user",
     "xfrm4_tunnel",
     "xfrm6_tunnel",
-    "authenc",
-    "echainiv",
-    "seqiv",
-    "cbc",
-    "ctr",
-    "gcm",
-    "aes_generic",
-    "sha1_generic",
-    "sha256_generic",
-    "crypto_null",
-    // Loaded by the name of an algorithm, so no dependency tells: nf_tables needs it.
-    "crc32c*",
     // Devices.
     "veth",
     "dummy",
@@ -146,7 +135,7 @@ fn closure(modules_dep: &str) -> BTreeSet<String> {
     let mut todo: Vec<&str> = needs
         .keys()
         .copied()
-        .filter(|module| is_wanted(&module_name(module)))
+        .filter(|module| is_wanted(module))
         .collect();
     let mut found = BTreeSet::new();
     while let Some(module) = todo.pop() {
@@ -157,13 +146,15 @@ fn closure(modules_dep: &str) -> BTreeSet<String> {
     found
 }
 
-fn is_wanted(name: &str) -> bool {
+fn is_wanted(path: &str) -> bool {
     // File names have dashes here and there; modules do not.
-    let name = name.replace('-', "_");
-    WANTED.iter().any(|wanted| match wanted.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == *wanted,
-    })
+    let name = module_name(path).replace('-', "_");
+    // Algorithms are loaded by their own names: no dependency tells which.
+    path.contains("/crypto/")
+        || WANTED.iter().any(|wanted| match wanted.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == *wanted,
+        })
 }
 
 /// `sit` of `kernel/net/ipv6/sit.ko.xz`.
@@ -211,6 +202,7 @@ mod tests {
              kernel/net/ipv4/tunnel4.ko.xz:\n\
              kernel/net/ipv4/ip_tunnel.ko.xz: kernel/lib/deep.ko\n\
              kernel/lib/deep.ko:\n\
+             kernel/arch/x86/crypto/crc32c-intel.ko:\n\
              kernel/fs/ext4/ext4.ko.xz: kernel/lib/other.ko.xz\n\
              kernel/net/openvswitch/vport-vxlan.ko:\n\
              kernel/net/netfilter/nft_reject_inet.ko:\n",
@@ -219,6 +211,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "crc32c-intel",
                 "deep",
                 "ip_tunnel",
                 "tunnel4",

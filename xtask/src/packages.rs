@@ -46,7 +46,7 @@ pub fn get() -> anyhow::Result<()> {
     if !may_install() {
         return Err(Missing(lacking).into());
     }
-    println!("setup: installing {}", lacking.join(" "));
+    eprintln!("setup: installing {}", lacking.join(" "));
     if install(&lacking).is_err() {
         // The usual cause: lists that are older than the archive, or none at all.
         process::quiet(Command::new("apt-get").args(["-q", "update"]))?;

@@ -49,7 +49,7 @@ pub fn build() -> anyhow::Result<BuildEnv> {
     let text = found.render();
     if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
         paths::write(&file, text.as_bytes())?;
-        println!("setup: wrote {}", file.display());
+        eprintln!("setup: wrote {}", file.display());
     }
     Ok(found)
 }

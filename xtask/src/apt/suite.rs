@@ -144,7 +144,7 @@ impl Suite {
         paths::remove(&cache)?;
         paths::make(&cache)?;
         paths::make(into)?;
-        println!(
+        eprintln!(
             "{}: fetching {} {}",
             self.name, package.name, package.version
         );
