@@ -80,8 +80,8 @@ pub struct Record {
     /// Length of the inner packet in bytes, from its IP header on where known.
     pub length: u32,
     pub mark: u32,
-    /// Length of the packet when it was freed.
-    pub freed_length: u32,
+    /// Length of the outer packet by its own header, 0 where there is none.
+    pub outer_length: u32,
     /// The outer packet, where it was built; `ethertype` 0: it was not.
     pub outer: Flow,
     /// Device the freed packet was on, and its namespace.

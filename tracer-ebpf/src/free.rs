@@ -106,7 +106,6 @@ fn in_frame(
 /// What is written down of every freed packet.
 #[inline(always)]
 fn note(context: *mut c_void, record: &mut Record, skb: SkBuff) {
-    record.freed_length = skb.length();
     if let Some(dev) = skb.device()
         && dev.0 != 0
     {
@@ -128,7 +127,7 @@ fn note(context: *mut c_void, record: &mut Record, skb: SkBuff) {
 fn outer(record: &mut Record, skb: SkBuff) {
     if let Some(header) = skb.network_header() {
         record.outer = Flow::default();
-        flow::parse(header, flow::version(header), &mut record.outer);
+        record.outer_length = flow::parse(header, flow::version(header), &mut record.outer);
         record.key.outer_proto = record.outer.proto;
         if record.outer.proto == IPPROTO_UDP {
             record.key.outer_dport = record.outer.dport;
@@ -178,7 +177,7 @@ fn stray(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reason
     read::copy(record, empty as u64);
     // SAFETY: this CPU's own element.
     let record = unsafe { &mut *record };
-    flow::parse(header, ethertype, &mut record.outer);
+    record.outer_length = flow::parse(header, ethertype, &mut record.outer);
     let tunnel = match record.outer.proto {
         IPPROTO_IPIP | IPPROTO_IPV6 | IPPROTO_GRE => true,
         IPPROTO_UDP => PORTS.get_ptr(&record.outer.dport).is_some(),

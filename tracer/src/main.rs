@@ -13,7 +13,10 @@ mod stream;
 mod terminal;
 mod view;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -64,6 +67,7 @@ fn log(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(level)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
         .init();

@@ -220,7 +220,7 @@ pub const CAUSES: &[Cause] = &[
         condition: "no socket for the outer destination port, in __udp4_lib_rcv or udp_rcv (net/ipv4/udp.c), __udp6_lib_rcv (net/ipv6/udp.c)",
         counters: "UdpNoPorts (nstat), none of the tunnel device: it counted success",
         told: "the outer sender gets ICMP port unreachable, which no tunnel passes on to the inner one",
-        remedy: "open the port on the receiving host (ip fou add port PORT ipproto PROTO for fou; a vxlan or geneve device for theirs), or correct the port of the tunnel",
+        remedy: "open the port on the receiving host (fou: ip fou add port PORT ipproto NUMBER; vxlan, geneve: a device with this port), or correct the port of the tunnel",
         fixes: &[],
         applies: |evidence| {
             let outer_udp = matches!(evidence.key.outcome, outcome::LOST_LATER | outcome::STRAY)

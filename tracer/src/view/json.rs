@@ -108,11 +108,14 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
         object.put("path", row.path.clone());
     }
     match key.outcome {
-        outcome::STRAY | outcome::UNRELATED => object.put("outer", flow(&key.flow, None)),
+        outcome::STRAY | outcome::UNRELATED => object.put(
+            "outer",
+            flow(&key.flow, record.map(|record| record.outer_length)),
+        ),
         _ => {
             object.put("inner", flow(&key.flow, record.map(|record| record.length)));
             if let Some(record) = record.filter(|record| record.outer.ethertype != 0) {
-                object.put("outer", flow(&record.outer, Some(record.freed_length)));
+                object.put("outer", flow(&record.outer, Some(record.outer_length)));
             }
         }
     }

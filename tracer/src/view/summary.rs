@@ -115,7 +115,7 @@ fn block(out: &mut String, row: &Row, stack: bool) {
     } else {
         format!(" Fixed upstream by {}.", row.cause.fixes.join(", "))
     };
-    let _ = writeln!(out, "  do: {}.{fixes}", row.cause.remedy);
+    let _ = writeln!(out, "  do: {}.{fixes}", text::remedy(row));
     if stack {
         for place in &row.stack {
             let _ = writeln!(out, "    {}", text::place(Some(place)));
@@ -191,7 +191,7 @@ fn device(out: &mut String, ledger: &Ledger) {
         .map(|(_, count)| count)
         .sum();
     if later > 0 {
-        let _ = write!(out, "; {later} of those sent were lost later");
+        let _ = write!(out, "; {later} of {} sent lost later", ledger.tally.sent);
     }
     out.push('\n');
 }

@@ -250,3 +250,30 @@ pub fn verdict(row: &Row) -> String {
         }
     }
 }
+
+/// What to do, for this row.
+pub fn remedy(row: &Row) -> String {
+    match (row.cause.id, row.evidence.key.route_type) {
+        ("route-type-not-accepted", 2) => format!(
+            "{} is an address of this host: run a kernel with ed6ae5ca437d, or use a remote that is not local",
+            outer_destination(row).map_or("the remote".to_owned(), |to| to.to_string())
+        ),
+        ("route-type-not-accepted", _) => format!(
+            "use a unicast remote: ip link change {} type sit remote ADDRESS",
+            device_name(row)
+        ),
+        _ => {
+            let mut remedy = row.cause.remedy.to_owned();
+            if let Some(to) = outer_destination(row) {
+                remedy = remedy.replace("REMOTE", &to.to_string());
+            }
+            if row.evidence.key.ifindex != 0 {
+                remedy = remedy.replace("DEV", &device_name(row));
+            }
+            if row.evidence.key.outer_dport != 0 {
+                remedy = remedy.replace("PORT", &row.evidence.key.outer_dport.to_string());
+            }
+            remedy
+        }
+    }
+}
