@@ -7,8 +7,14 @@ use anyhow::Context as _;
 
 use crate::process;
 
-/// Package, and a program of it whose presence tells that it is there.
-const NEEDED: [(&str, &str); 9] = [
+/// A package, and a program of it whose presence tells that it is there.
+type Needed = (&'static str, &'static str);
+
+/// What scenarios on this machine's own kernel run.
+pub const NETWORK: [Needed; 2] = [("iproute2", "ip"), ("iputils-ping", "ping")];
+
+/// What virtual machines are made of and run with.
+pub const GUEST: [Needed; 9] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("busybox-static", "busybox"),
     ("iproute2", "ip"),
@@ -28,7 +34,7 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "virtual machines need these packages (Debian's names): {0}\n\
+            "these packages are missing (Debian's names): {0}\n\
              install them, as root: apt-get install -y --no-install-recommends {0}",
             self.0.join(" ")
         )
@@ -38,8 +44,8 @@ impl fmt::Display for Missing {
 impl std::error::Error for Missing {}
 
 /// Installs what is missing where we may; otherwise fails with [`Missing`].
-pub fn get() -> anyhow::Result<()> {
-    let lacking = missing();
+pub fn get(needed: &[Needed]) -> anyhow::Result<()> {
+    let lacking = missing(needed);
     if lacking.is_empty() {
         return Ok(());
     }
@@ -52,7 +58,7 @@ pub fn get() -> anyhow::Result<()> {
         process::quiet(Command::new("apt-get").args(["-q", "update"]))?;
         install(&lacking).with_context(|| Missing(lacking.clone()).to_string())?;
     }
-    let still = missing();
+    let still = missing(needed);
     if still.is_empty() {
         Ok(())
     } else {
@@ -69,8 +75,8 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     )
 }
 
-fn missing() -> Vec<&'static str> {
-    NEEDED
+fn missing(needed: &[Needed]) -> Vec<&'static str> {
+    needed
         .iter()
         .filter(|(_, program)| process::find(program).is_none())
         .map(|(package, _)| *package)

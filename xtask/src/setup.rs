@@ -54,9 +54,14 @@ pub fn build() -> anyhow::Result<BuildEnv> {
     Ok(found)
 }
 
+/// What scenarios on the running kernel need.
+pub fn native() -> anyhow::Result<()> {
+    packages::get(&packages::NETWORK)
+}
+
 /// All a virtual machine needs besides a kernel.
 pub fn vm() -> anyhow::Result<()> {
-    packages::get()
+    packages::get(&packages::GUEST)
 }
 
 /// The `setup` sub-command.

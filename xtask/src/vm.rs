@@ -1,13 +1,13 @@
 //! Running commands in a virtual machine with a stock distribution kernel.
 
-use std::{collections::BTreeMap, fs, io::Write as _, time::Duration};
+use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
     initramfs::{self, Tree},
-    kernels::{self, Wanted},
+    kernels::{self, Kernel, Wanted},
     paths,
     qemu::{self, Machine},
     reverted, setup,
@@ -103,14 +103,7 @@ pub fn run(
     machine: &Machine,
     live: impl FnMut(&[u8]),
 ) -> anyhow::Result<Guest> {
-    let wanted = Wanted::parse(kernel)?;
-    let stock = kernels::get(&wanted)?;
-    let mut instead = BTreeMap::new();
-    if wanted.reverted {
-        instead.insert("sit".to_owned(), reverted::sit(&stock)?);
-    }
-    let base = initramfs::base(&stock, &instead)
-        .with_context(|| format!("no file system for a guest with {}", stock.release))?;
+    let (stock, base) = parts(kernel)?;
     let mut initrd = fs::read(&base).with_context(|| format!("cannot read {}", base.display()))?;
     initrd.extend(own_files(script, files, machine.on_terminal)?.pack()?);
     let ended = qemu::boot(&stock.image(), &initrd, machine, live)
@@ -120,6 +113,24 @@ pub fn run(
         status: ended.status,
         console: ended.console,
     })
+}
+
+/// Fetches and builds what a guest with this kernel needs.
+pub fn prepare(kernel: &str) -> anyhow::Result<()> {
+    parts(kernel).map(|_| ())
+}
+
+/// The kernel, and the file system that stays the same from run to run.
+fn parts(kernel: &str) -> anyhow::Result<(Kernel, PathBuf)> {
+    let wanted = Wanted::parse(kernel)?;
+    let stock = kernels::get(&wanted)?;
+    let mut instead = BTreeMap::new();
+    if wanted.reverted {
+        instead.insert("sit".to_owned(), reverted::sit(&stock)?);
+    }
+    let base = initramfs::base(&stock, &instead)
+        .with_context(|| format!("no file system for a guest with {}", stock.release))?;
+    Ok((stock, base))
 }
 
 /// What differs from run to run.
