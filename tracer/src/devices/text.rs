@@ -4,7 +4,8 @@
 const LISTED: usize = 5;
 
 /// The name as text that is safe on a terminal: valid UTF-8 as it is, control
-/// characters and other bytes as `\xNN`.
+/// characters, those that turn the direction of writing around, and other
+/// bytes as `\xNN`.
 pub fn printable(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     let escape = |text: &mut String, bytes: &[u8]| {
@@ -14,7 +15,7 @@ pub fn printable(name: &[u8]) -> String {
     };
     for chunk in name.utf8_chunks() {
         for char in chunk.valid().chars() {
-            if char.is_control() {
+            if char.is_control() || is_bidirectional(char) {
                 escape(&mut text, char.encode_utf8(&mut [0; 4]).as_bytes());
             } else {
                 text.push(char);
@@ -23,6 +24,15 @@ pub fn printable(name: &[u8]) -> String {
         escape(&mut text, chunk.invalid());
     }
     text
+}
+
+/// Unicode's `Bidi_Control` and line separators: invisible, and what comes after
+/// them is not where it seems to be.
+fn is_bidirectional(char: char) -> bool {
+    matches!(
+        char,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// The first few of the names, and how many there are besides.
@@ -94,6 +104,7 @@ mod tests {
         assert_eq!(printable("tün-é".as_bytes()), "tün-é");
         assert_eq!(printable(b"a\x1b[2J\xff"), "a\\x1b[2J\\xff");
         assert_eq!(printable("\u{9b}m".as_bytes()), "\\xc2\\x9bm");
+        assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
     }
 
     #[test]
