@@ -13,7 +13,7 @@ use tracer_common::config::Config;
 use crate::{
     cli::{Format, Options},
     kernel::{btf::Btf, host, offsets, reasons::Reasons, symbols::Symbols},
-    probes::Probes,
+    probes::{Missing, Probes},
     view::json,
 };
 
@@ -92,13 +92,11 @@ pub fn run(options: &Options) -> Result<u8> {
     });
     let code = match attempt {
         Ok((probes, _)) => {
+            let code = u8::from(!probes.has_frames()) * crate::COULD_NOT_TRACE;
             if options.format == Format::Json {
-                writeln!(
-                    stdout(),
-                    "{}",
-                    json::start(&release, &arch, &probes.attached, &probes.missing)
-                )?;
-                return Ok(u8::from(!probes.has_frames()) * crate::COULD_NOT_TRACE);
+                let start = json::start(&release, &arch, &probes.attached, &probes.missing);
+                writeln!(stdout(), "{start}")?;
+                return Ok(code);
             }
             out.push_str("\nattached\n");
             for attached in &probes.attached {
@@ -125,13 +123,25 @@ pub fn run(options: &Options) -> Result<u8> {
             if !host::has_kprobes() {
                 out.push_str("\nto get it back: boot a kernel with CONFIG_KPROBES=y and BPF tracing programs allowed\n");
             }
-            0
+            code
+        }
+        Err(error) if options.format == Format::Json => {
+            let everything = Missing {
+                point: "all".to_owned(),
+                why: format!("{error:#}"),
+                lost: "everything",
+            };
+            let start = json::start(&release, &arch, &[], &[everything]);
+            writeln!(stdout(), "{start}")?;
+            crate::COULD_NOT_TRACE
         }
         Err(error) => {
             let _ = writeln!(out, "\ncannot trace: {error:#}");
             crate::COULD_NOT_TRACE
         }
     };
-    stdout().write_all(out.as_bytes())?;
+    if options.format != Format::Json {
+        stdout().write_all(out.as_bytes())?;
+    }
     Ok(code)
 }

@@ -8,6 +8,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 /// Where the kernel says how to make kprobes, if it can.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
+const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// `uname`: kernel release and machine.
@@ -70,6 +71,11 @@ pub fn check() -> Result<()> {
         bail!(
             "no privileges to trace: missing {} (run as root, or: setcap cap_bpf,cap_perfmon,cap_sys_admin+ep tracer)",
             missing.join(", ")
+        );
+    }
+    if !Path::new(BTF).exists() {
+        bail!(
+            "no BTF: {BTF} is not there (boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or mount /sys in this container)"
         );
     }
     if let Some(mode) = lockdown() {
