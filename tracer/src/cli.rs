@@ -43,7 +43,7 @@ pub struct Options {
     pub format: Format,
     /// Only tunnel devices with this name
     #[arg(short = 'i', long = "dev", global = true, value_name = "NAME")]
-    pub dev: Option<String>,
+    pub dev: Option<OsString>,
     /// Only this network namespace
     #[arg(long, global = true, value_name = "NAME|PID|PATH")]
     pub netns: Option<String>,

@@ -1,6 +1,7 @@
 //! tracer finds silent tunnel drops and says why.
 
 mod cli;
+mod command;
 mod devices;
 mod doctor;
 mod explain;
@@ -14,7 +15,7 @@ mod terminal;
 mod view;
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -38,7 +39,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!(
+            // Not eprintln, which panics where stderr is a closed pipe.
+            let _ = writeln!(
+                io::stderr(),
                 "tracer: {}",
                 devices::printable(format!("{error:#}").as_bytes())
             );
@@ -69,6 +72,8 @@ fn log(verbose: u8) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // They would go to stderr, and panic where that is a closed pipe.
+        .log_internal_errors(false)
         .without_time()
         .init();
 }

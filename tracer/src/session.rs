@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt,
     io::{self, Write as _},
+    os::unix::ffi::OsStrExt as _,
+    process::ExitStatus,
     sync::Arc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,15 +14,18 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
-    process::{Child, Command},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracer_common::{config::Config, flow::Flow};
 
 use crate::{
     cli::{Format, Options},
-    devices::{self, netns},
+    command::Traced,
+    devices::{
+        self, FindError, Snapshot,
+        netns::{self, Netns},
+    },
     flows::{Book, Report, Row},
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     probes::Probes,
@@ -47,28 +52,22 @@ const FOLLOW: Duration = Duration::from_millis(250);
 const REFRESH: Duration = Duration::from_secs(1);
 /// How long after the end packets on their way may still vanish.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long a command that was told to end is waited for.
+const GRACE: Duration = Duration::from_secs(5);
+/// Longest name of a device in the kernel, in bytes.
+const MAX_DEV: usize = 15;
 /// Most records taken between two looks at everything else.
 const BATCH: usize = 4096;
 
 /// `tracer watch`.
 pub fn watch(options: &Options) -> Result<u8> {
-    runtime()?.block_on(Session::open(options)?.follow(None))
+    // Opening needs the event loop already: the ring buffer is waited on.
+    runtime()?.block_on(async { Session::open(options)?.follow(None).await })
 }
 
 /// `tracer run -- CMD`.
 pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
-    runtime()?.block_on(async {
-        let session = Session::open(options)?;
-        let (program, arguments) = command
-            .split_first()
-            .context("no command given: tracer run -- CMD")?;
-        let child = Command::new(program)
-            .args(arguments)
-            .kill_on_drop(false)
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        session.follow(Some(child)).await
-    })
+    runtime()?.block_on(async { Session::open(options)?.follow(Some(command)).await })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -87,6 +86,8 @@ struct Session<'a> {
     clock: i128,
     /// How many packets of a row were told already.
     told: HashMap<(u32, u32, Flow, &'static str, u8), u64>,
+    /// Whoever read our output has left: the exit status is all that is told.
+    unread: bool,
 }
 
 impl<'a> Session<'a> {
@@ -111,16 +112,8 @@ impl<'a> Session<'a> {
             tracing::info!("{problem}");
         }
         if let Some(name) = &options.dev {
-            if let Err(error @ devices::FindError::Unknown { .. }) =
-                snapshot.find_dev(name, netns.as_ref().map(|netns| netns.inode))
-            {
-                return Err(Usage(error.to_string()).into());
-            }
-            let bytes = name.as_bytes();
-            if bytes.len() >= config.dev.len() {
-                return Err(Usage(format!("'{name}' is no device name: at most 15 bytes")).into());
-            }
-            config.dev[..bytes.len()].copy_from_slice(bytes);
+            let name = device(name, &snapshot, netns.as_ref())?;
+            config.dev[..name.len()].copy_from_slice(&name);
         }
         if host::is_realtime() {
             tracing::warn!(
@@ -157,54 +150,73 @@ impl<'a> Session<'a> {
             book,
             clock: clock(),
             told: HashMap::new(),
+            unread: false,
         })
     }
 
     /// Follows until the command ends, the time is up, or a signal says stop.
-    async fn follow(mut self, mut child: Option<Child>) -> Result<u8> {
-        let watching = child.is_none();
+    async fn follow(mut self, command: Option<&[OsString]>) -> Result<u8> {
+        let watching = command.is_none();
+        // Before the first line: whoever reads it may answer with a signal.
+        let mut interrupt = Interrupts::listen()?;
         if self.options.format == Format::Json {
             let (release, arch) = host::release();
-            self.print(&json::start(
-                &release,
-                &arch,
-                &self.probes.attached,
-                &self.probes.missing,
-            ))?;
+            let start = json::start(&release, &arch, &self.probes.attached, &self.probes.missing);
+            self.print(&start)?;
         } else if watching && !terminal::is_terminal() {
             tracing::info!("attached, waiting for drops");
         }
+        let mut command = command.map(Traced::start).transpose()?;
         let screen = (watching && self.options.format == Format::Table && terminal::is_terminal())
             .then(Screen::open)
             .transpose()?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         let mut follow = ticks(FOLLOW);
         let mut refresh = ticks(self.options.interval.unwrap_or(REFRESH));
         let deadline = self
             .options
             .duration
             .map(|duration| Instant::now() + duration);
+        // Until when a command that was told to end is waited for.
+        let mut grace = None;
         loop {
-            tokio::select! {
-                ready = self.stream.ready() => { ready?; self.take()?; }
-                _ = follow.tick() => self.look_around()?,
+            let stop = tokio::select! {
+                ready = self.stream.ready() => { ready?; self.take()?; None }
+                _ = follow.tick() => { self.look_around()?; None }
                 _ = refresh.tick(), if watching => {
                     self.take()?;
                     self.refresh(screen.as_ref())?;
+                    None
                 }
-                status = ended(child.as_mut()) => {
+                status = ended(command.as_mut()) => {
                     let status = status.context("cannot wait for the command")?;
                     if !status.success() {
                         tracing::warn!("the command ended with {status}");
                     }
                     break;
                 }
-                () = until(deadline) => break,
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                () = until(deadline), if grace.is_none() => Some(Stop::Terminate),
+                () = until(grace) => break,
+                stop = interrupt.next() => Some(stop),
+            };
+            if watching && (self.unread || terminal::is_unread()) {
+                self.unread = true;
+                break;
+            }
+            match (stop, &command) {
+                (None, _) => {}
+                // Told for the second time: that is for the tracer.
+                (Some(_), Some(_)) if grace.is_some() => break,
+                (Some(stop), Some(command)) => {
+                    grace = Some(Instant::now() + GRACE);
+                    match stop {
+                        Stop::Interrupt => command.interrupt(),
+                        Stop::Terminate => command.terminate(),
+                    }
+                }
+                (Some(_), None) => break,
             }
         }
+        drop(command);
         sleep(SETTLE).await;
         self.take()?;
         self.look_around()?;
@@ -270,7 +282,7 @@ impl<'a> Session<'a> {
                 let (width, height) = terminal::size();
                 let now = monotonic();
                 let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
-                screen.draw(&table::render(&report, width, height, age))?;
+                screen.draw(&table::render(&report, width, height, age), height)?;
             }
             (None, Format::Json) => {
                 self.rows(&report)?;
@@ -338,11 +350,18 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn print(&self, line: &str) -> Result<()> {
+    fn print(&mut self, line: &str) -> Result<()> {
+        if self.unread {
+            return Ok(());
+        }
         let mut out = io::stdout().lock();
-        writeln!(out, "{line}")?;
-        out.flush()?;
-        Ok(())
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.unread = true;
+                Ok(())
+            }
+            result => result.context("cannot write to stdout"),
+        }
     }
 
     /// The time of day of a kernel time, RFC 3339.
@@ -360,10 +379,59 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
+/// The name, as packets carry it, of the device the user means.
+fn device(asked: &OsStr, snapshot: &Snapshot, netns: Option<&Netns>) -> Result<Vec<u8>> {
+    let asked = asked.as_bytes();
+    match snapshot.find_dev(asked, netns.map(|netns| netns.inode)) {
+        // It may have been asked for by an alternative name.
+        Ok(device) => Ok(device.name.clone()),
+        // One name in several namespaces: all of them.
+        Err(FindError::Ambiguous { .. }) if asked.len() <= MAX_DEV => Ok(asked.to_vec()),
+        Err(error) => {
+            // It may be where we may not look.
+            for problem in &snapshot.problems {
+                tracing::warn!("{problem}");
+            }
+            Err(Usage(error.to_string()).into())
+        }
+    }
+}
+
+/// What ends a run before its command does.
+#[derive(Clone, Copy)]
+enum Stop {
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM, or the time is up.
+    Terminate,
+}
+
+/// The signals that end a run.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
+}
+
 /// The command's end; never, without one.
-async fn ended(child: Option<&mut Child>) -> io::Result<std::process::ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
+async fn ended(command: Option<&mut Traced>) -> io::Result<ExitStatus> {
+    match command {
+        Some(command) => command.ended().await,
         None => std::future::pending().await,
     }
 }

@@ -1,7 +1,12 @@
 //! The user's terminal: its size, and a screen of our own that is given back
 //! on every way out.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    panic,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Columns and rows where the terminal does not say.
 const DEFAULT_SIZE: (u16, u16) = (80, 24);
@@ -19,6 +24,18 @@ pub fn size() -> (u16, u16) {
     }
 }
 
+/// Is stdout a pipe whose reader has left? A quiet host would let nobody find
+/// out by writing.
+pub fn is_unread() -> bool {
+    let out = io::stdout();
+    // Nothing asked for: what went wrong is always told.
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).is_ok()
+        && polled[0]
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
 /// The alternate screen, for a view that is redrawn in place.
 pub struct Screen(());
 
@@ -28,18 +45,34 @@ impl Screen {
         // Alternate screen, cursor hidden.
         out.write_all(b"\x1b[?1049h\x1b[?25l")?;
         out.flush()?;
+        // A release build aborts on a panic without dropping anything, and what
+        // it says would go with the screen.
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            restore();
+            before(panic);
+        }));
         Ok(Self(()))
     }
 
     /// Puts `text` in place of what was there, without a flicker: each line
-    /// erases its own rest, the end erases what is below.
-    pub fn draw(&self, text: &str) -> io::Result<()> {
+    /// erases its row first, the end erases what is below. What does not fit
+    /// in `height` rows is cut: it would scroll the rest away.
+    pub fn draw(&self, text: &str, height: u16) -> io::Result<()> {
         let mut frame = String::from("\x1b[H");
-        for line in text.lines() {
+        for (row, line) in text.lines().take(usize::from(height)).enumerate() {
+            if row > 0 {
+                frame.push_str("\r\n");
+            }
+            // First: after a line as wide as the terminal the cursor stands on
+            // its last character still.
+            frame.push_str("\x1b[2K");
             frame.push_str(line);
-            frame.push_str("\x1b[K\r\n");
         }
-        frame.push_str("\x1b[J");
+        // The rows below, not the rest of this one.
+        if text.lines().count() < usize::from(height) {
+            frame.push_str("\r\n\x1b[J");
+        }
         let mut out = io::stdout();
         out.write_all(frame.as_bytes())?;
         out.flush()
@@ -48,8 +81,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let mut out = io::stdout();
-        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l");
-        let _ = out.flush();
+        restore();
     }
+}
+
+/// Cursor shown, the screen as it was before.
+fn restore() {
+    let mut out = io::stdout();
+    let _ = out.write_all(b"\x1b[?25h\x1b[?1049l");
+    let _ = out.flush();
 }
