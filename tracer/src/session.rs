@@ -182,11 +182,7 @@ impl<'a> Session<'a> {
             let stop = tokio::select! {
                 ready = self.stream.ready() => { ready?; self.take()?; None }
                 _ = follow.tick() => { self.look_around()?; None }
-                _ = refresh.tick(), if watching => {
-                    self.take()?;
-                    self.refresh(screen.as_ref())?;
-                    None
-                }
+                _ = refresh.tick(), if watching => { self.refresh(screen.as_ref())?; None }
                 status = ended(command.as_mut()) => {
                     let status = status.context("cannot wait for the command")?;
                     if !status.success() {
@@ -271,6 +267,9 @@ impl<'a> Session<'a> {
         let lost = self.stream.lost()?;
         let tallies = self.stream.tallies()?;
         let devices = self.stream.devices()?;
+        // After the counts: what is told once, when it was counted, is told with
+        // its details.
+        self.take()?;
         Ok(self.book.report(&tallies, &devices, lost))
     }
 
