@@ -55,28 +55,32 @@ impl Screen {
         Ok(Self(()))
     }
 
-    /// Puts `text` in place of what was there, without a flicker: each line
-    /// erases its row first, the end erases what is below. What does not fit
-    /// in `height` rows is cut: it would scroll the rest away.
+    /// Puts `text` in place of what was there.
     pub fn draw(&self, text: &str, height: u16) -> io::Result<()> {
-        let mut frame = String::from("\x1b[H");
-        for (row, line) in text.lines().take(usize::from(height)).enumerate() {
-            if row > 0 {
-                frame.push_str("\r\n");
-            }
-            // First: after a line as wide as the terminal the cursor stands on
-            // its last character still.
-            frame.push_str("\x1b[2K");
-            frame.push_str(line);
-        }
-        // The rows below, not the rest of this one.
-        if text.lines().count() < usize::from(height) {
-            frame.push_str("\r\n\x1b[J");
-        }
         let mut out = io::stdout();
-        out.write_all(frame.as_bytes())?;
+        out.write_all(frame(text, height.into()).as_bytes())?;
         out.flush()
     }
+}
+
+/// What to write to show `text` without a flicker: each line erases its row
+/// first, the end erases what is below. What does not fit in `height` rows is
+/// cut, as it would scroll the rest away.
+fn frame(text: &str, height: usize) -> String {
+    let mut frame = String::from("\x1b[H");
+    for (row, line) in text.lines().take(height).enumerate() {
+        if row > 0 {
+            frame.push_str("\r\n");
+        }
+        // Not after the line: where it is as wide as the terminal, the cursor
+        // still stands on its last character.
+        frame.push_str("\x1b[2K");
+        frame.push_str(line);
+    }
+    if text.lines().count() < height {
+        frame.push_str("\r\n\x1b[J");
+    }
+    frame
 }
 
 impl Drop for Screen {
@@ -90,4 +94,24 @@ fn restore() {
     let mut out = io::stdout();
     let _ = out.write_all(b"\x1b[?25h\x1b[?1049l");
     let _ = out.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_erases_before_it_writes() {
+        assert_eq!(
+            frame("one\ntwo\n", 3),
+            "\x1b[H\x1b[2Kone\r\n\x1b[2Ktwo\r\n\x1b[J"
+        );
+    }
+
+    #[test]
+    fn a_frame_never_scrolls() {
+        let full = "\x1b[H\x1b[2Kone\r\n\x1b[2Ktwo";
+        assert_eq!(frame("one\ntwo\n", 2), full);
+        assert_eq!(frame("one\ntwo\nthree\n", 2), full);
+    }
 }
