@@ -140,11 +140,27 @@ fn one_that_does_not_listen_is_not_waited_for_twice() {
 }
 
 #[test]
-fn it_is_told_when_the_tracer_fails() {
+fn one_that_ignores_ctrl_c_is_told_to_end() {
     if !can_trace() {
         return;
     }
-    // The first line does not fit: the command never begins.
+    let Some(net) = Net::new("vx0") else { return };
+    let deaf = "trap '' INT; echo $$; exec >&- 2>&-; exec sleep 1000";
+    let running = script(&net, &[], deaf);
+    let pid = command_pid(&running);
+    running.signal(Signal::INT);
+    running.signal(Signal::INT);
+    let output = running.finish();
+    output.assert_code(0);
+    output.assert_says(&[&format!("(process {pid}) still runs"), "SIGTERM"]);
+    wait_for("the command to end", || is_gone(pid).then_some(()));
+}
+
+#[test]
+fn it_does_not_begin_when_the_first_line_cannot_be_written() {
+    if !can_trace() {
+        return;
+    }
     let mut command = tracer(&[
         "run",
         "--format",

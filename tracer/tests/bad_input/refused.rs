@@ -23,8 +23,12 @@ const NOBODY: u32 = 65534;
 fn unprivileged(arguments: &[&str]) -> (Command, TempDir) {
     let home = tempfile::tempdir().expect("a directory");
     let binary = home.path().join("tracer");
-    // Where it was built may be closed to others.
-    fs::copy(env!("CARGO_BIN_EXE_tracer"), &binary).expect("a copy");
+    // Where it was built may be closed to others. Not fs::copy: a process that
+    // another test starts meanwhile would have the file open for writing, and
+    // it could not be run.
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_tracer")).arg(&binary);
+    assert!(copy.status().expect("cp").success());
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("our own");
     let mut command = Command::new(binary);
     command.args(arguments).env_remove("RUST_BACKTRACE");

@@ -37,7 +37,8 @@ struct Shown {
 impl Pty {
     /// Starts the tracer in the foreground of a new terminal of this size.
     pub fn start(rows: u16, columns: u16, arguments: &[&str]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a terminal");
         grantpt(&master).expect("a terminal");
         unlockpt(&master).expect("a terminal");
         let size = Winsize {
