@@ -97,6 +97,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
+mod manual;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
