@@ -6,6 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-env-changed=RUSTUP_TOOLCHAIN");
@@ -30,7 +34,30 @@ fn main() -> anyhow::Result<()> {
         }],
         aya_build::Toolchain::Custom(&toolchain),
     )
-    .context("building the kernel side failed; `cargo xtask setup` brings the tools it needs")
+    .context("building the kernel side failed; `cargo xtask setup` brings the tools it needs")?;
+    slim(&Path::new(&env::var("OUT_DIR")?).join("tracer-probes"))
+}
+
+/// Takes the debug information out of the object, which is most of it: BTF,
+/// made from it, is what the kernel reads.
+fn slim(object: &Path) -> anyhow::Result<()> {
+    let whole = fs::read(object)?;
+    let mut builder = Builder::read(whole.as_slice())?;
+    for section in builder.sections.iter_mut() {
+        let name = section.name.to_string();
+        let name = name.strip_prefix(".rel").unwrap_or(&name);
+        section.delete |= name.starts_with(".debug_");
+    }
+    // LLVM puts the sections' names among the symbols'.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut slim = Vec::new();
+    builder.write(&mut slim)?;
+    fs::write(object, slim)?;
+    Ok(())
 }
 
 /// The toolchain that builds this crate builds the kernel side too.

@@ -23,8 +23,10 @@ pub struct Config {
     pub consume_skb_args: u32,
     /// Size of a kernel stack in bytes, to tell process context.
     pub stack_size: u32,
+    /// 1: the kernel is PREEMPT_RT, so frames are kept by task, not by CPU.
+    pub realtime: u32,
 }
-const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Config>() == 44);
 crate::pod!(Config);
 
 /// Indices of the array `SWITCHES`: known only after the programs are attached.
@@ -32,5 +34,33 @@ pub mod switch {
     /// 1: `skb_realloc_headroom` is watched, so a frame follows its packet to
     /// the copy, and a consumed original means the packet is gone.
     pub const REALLOC_WATCHED: u32 = 0;
-    pub const COUNT: u32 = 1;
+    /// 1: the transmit tracepoints open and close frames, so a driver's own
+    /// function is only noted.
+    pub const BRACKETED: u32 = 1;
+    /// 1: all points are attached. What passes before is not looked at: half of
+    /// its evidence would be missing.
+    pub const READY: u32 = 2;
+    pub const COUNT: u32 = 3;
+}
+
+/// Values of the map `KINDS`: bits of what is known of a kind of tunnel.
+pub mod kind {
+    /// Its driver frees dropped packets with `consume_skb` too.
+    pub const CONSUMES_DROPS: u32 = 1;
+}
+
+/// Values of the map `PORTS`: what follows the UDP header.
+pub mod payload {
+    /// Unknown, or encrypted.
+    pub const OPAQUE: u32 = 0;
+    /// VXLAN header, Ethernet frame.
+    pub const VXLAN: u32 = 1;
+    /// Geneve header with options, then what its type says.
+    pub const GENEVE: u32 = 2;
+    /// FOU: an IP packet, by its version.
+    pub const FOU_IP: u32 = 3;
+    /// FOU: a GRE header.
+    pub const FOU_GRE: u32 = 4;
+    /// GUE header, then what its protocol says.
+    pub const GUE: u32 = 5;
 }

@@ -13,7 +13,11 @@ pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 pub const IPPROTO_IPV6: u8 = 41;
 pub const IPPROTO_GRE: u8 = 47;
+pub const IPPROTO_ESP: u8 = 50;
+pub const IPPROTO_AH: u8 = 51;
 pub const IPPROTO_ICMPV6: u8 = 58;
+pub const IPPROTO_L2TP: u8 = 115;
+pub const IPPROTO_MPLS: u8 = 137;
 
 /// Addresses, protocol and ports of one IP header.
 ///

@@ -63,11 +63,19 @@ offsets! {
     stats_collisions = "net_device"."stats.collisions";
     stats_tx_fifo_errors = "net_device"."stats.tx_fifo_errors";
     stats_tx_aborted_errors = "net_device"."stats.tx_aborted_errors";
+    stats_rx_errors = "net_device"."stats.rx_errors";
+    stats_rx_dropped = "net_device"."stats.rx_dropped";
+    stats_rx_length_errors = "net_device"."stats.rx_length_errors";
+    stats_rx_crc_errors = "net_device"."stats.rx_crc_errors";
+    stats_rx_frame_errors = "net_device"."stats.rx_frame_errors";
+    stats_rx_fifo_errors = "net_device"."stats.rx_fifo_errors";
     /// Core drops, an atomic in the device until 5.17.
     dev_core_tx_dropped = "net_device"."tx_dropped";
+    dev_core_rx_dropped = "net_device"."rx_dropped";
     /// Core drops, per CPU since 5.18.
     dev_core_stats = "net_device"."core_stats";
     core_stats_tx_dropped = "net_device_core_stats"."tx_dropped";
+    core_stats_rx_dropped = "net_device_core_stats"."rx_dropped";
     /// Per-CPU packet counters (`tstats`, `dstats` share the pointer).
     dev_tstats = "net_device"."tstats";
     /// Which of them, where the kernel says (enum netdev_stat_type).
@@ -75,6 +83,7 @@ offsets! {
     tstats_tx_packets = "pcpu_sw_netstats"."tx_packets";
     dstats_tx_packets = "pcpu_dstats"."tx_packets";
     dstats_tx_drops = "pcpu_dstats"."tx_drops";
+    dstats_rx_drops = "pcpu_dstats"."rx_drops";
     /// Base of a per-CPU array map's memory, to learn this CPU's offset.
     array_pptrs = "bpf_array"."pptrs";
 
@@ -94,6 +103,9 @@ offsets! {
     fl6_daddr = "flowi6"."daddr";
     fl6_saddr = "flowi6"."saddr";
     fl6_mark = "flowi6"."__fl_common.flowic_mark";
+
+    ip_tunnel_dev = "ip_tunnel"."dev";
+    ip6_tnl_dev = "ip6_tnl"."dev";
 
     sk_state = "sock"."__sk_common.skc_state";
     sk_uid = "sock"."sk_uid";

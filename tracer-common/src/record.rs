@@ -3,7 +3,7 @@
 use crate::{
     config::{IFNAMSIZ, KIND_LEN},
     flow::Flow,
-    tally::{COUNTERS, TallyKey},
+    tally::{COUNTERS, DeviceKey, TallyKey},
 };
 
 /// Longest chain of nested tunnel devices that is named in a record.
@@ -36,6 +36,10 @@ pub struct Route {
     pub seen_at: u32,
     /// 4 or 6, 0: no gateway known.
     pub gateway_family: u32,
+    /// The last IPv4 routing table that was asked, 0: none.
+    pub table: u32,
+    /// Its answer: a positive errno, 0: a route.
+    pub table_errno: u32,
 }
 
 /// The process that sent the packet, where it was running when the frame was
@@ -82,8 +86,12 @@ pub struct Record {
     pub mark: u32,
     /// Length of the outer packet by its own header, 0 where there is none.
     pub outer_length: u32,
-    /// The outer packet, where it was built; `ethertype` 0: it was not.
+    /// The outer packet, where it was built; `ethertype` 0: it was not. While
+    /// the packet lives: what its inner header said when it left its frame.
     pub outer: Flow,
+    /// The packet that entered the outermost frame of the path, where tunnels
+    /// are nested; otherwise `ethertype` 0.
+    pub origin: Flow,
     /// Device the freed packet was on, and its namespace.
     pub freed_dev: [u8; IFNAMSIZ],
     pub freed_ifindex: u32,
@@ -94,11 +102,13 @@ pub struct Record {
     pub counters: [u32; COUNTERS.len()],
     /// Key of the stack map, -1: none.
     pub stack: i32,
-    /// Interface indices of the open frames, outermost first; this frame's
-    /// device is the last of them.
-    pub path: [u32; PATH_LEN],
+    /// Devices of the open frames, outermost first; this frame's device is the
+    /// last of them.
+    pub path: [DeviceKey; PATH_LEN],
     pub path_len: u32,
-    pub reserved: u32,
+    /// The number of its tunnel that the packet carries (GRE key, VNI), with
+    /// `seen::NUMBERED`.
+    pub number: u32,
 }
-const _: () = assert!(size_of::<Record>() == 400);
+const _: () = assert!(size_of::<Record>() == 512);
 crate::pod!(Record);

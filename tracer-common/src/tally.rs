@@ -6,10 +6,8 @@
 
 use crate::flow::Flow;
 
-/// What became of a packet.
+/// What became of a packet that did not pass.
 pub mod outcome {
-    /// Handed to the underlay by the tunnel's driver.
-    pub const SENT: u8 = 1;
     /// Freed while its frame was open.
     pub const DROPPED: u8 = 2;
     /// Freed later, still encapsulated; the skb's identity and its inner
@@ -19,6 +17,9 @@ pub mod outcome {
     pub const STRAY: u8 = 4;
     /// Freed with no tunnel part of it (`--all-drops`).
     pub const UNRELATED: u8 = 5;
+    /// Freed while it belonged to a tunnel device but was in no frame of it:
+    /// on its way to the driver, or just out of its encapsulation.
+    pub const AT_DEVICE: u8 = 6;
 }
 
 /// Which function freed the packet.
@@ -30,20 +31,63 @@ pub mod freed_by {
     pub const CONSUME_SKB: u8 = 2;
 }
 
-/// What was seen of a frame; bits of [`TallyKey::seen`].
+/// What was seen of a packet on its way; bits of [`TallyKey::seen`].
 pub mod seen {
     /// The driver's own transmit function was entered (kprobe).
-    pub const DRIVER: u8 = 1;
+    pub const DRIVER: u32 = 1;
     /// The transmit tracepoints `net_dev_start_xmit` / `net_dev_xmit`.
-    pub const TRACEPOINTS: u8 = 2;
+    pub const TRACEPOINTS: u32 = 2;
     /// The outer packet was handed to IP (`iptunnel_xmit`, `ip6_local_out`).
-    pub const HANDED_TO_IP: u8 = 4;
+    pub const HANDED_TO_IP: u32 = 4;
     /// The driver's inner function `ipip6_tunnel_xmit` was entered.
-    pub const INNER_FUNCTION: u8 = 8;
+    pub const INNER_FUNCTION: u32 = 8;
     /// The packet was on the receive path when it was freed.
-    pub const RECEIVED: u8 = 16;
+    pub const RECEIVED: u32 = 16;
     /// `skb_realloc_headroom` was asked for a roomier copy and had none.
-    pub const NO_HEADROOM: u8 = 32;
+    pub const NO_HEADROOM: u32 = 32;
+    /// The flow of the key is the inner one (of [`super::outcome::STRAY`]).
+    pub const INNER_DECODED: u32 = 1 << 6;
+    /// A tunnel's receive function had the packet.
+    pub const TUNNEL_RECEIVE: u32 = 1 << 7;
+    /// The receiving driver looked for the packet's tunnel and found it.
+    pub const TUNNEL_FOUND: u32 = 1 << 8;
+    /// The receiving driver looked for the packet's tunnel and found none.
+    pub const TUNNEL_NOT_FOUND: u32 = 1 << 9;
+    /// `gre_parse_header` did not accept the GRE header.
+    pub const GRE_HEADER_REFUSED: u32 = 1 << 10;
+    /// `ip6_tnl_rcv_ctl` said no: an address of the tunnel is not as it was.
+    pub const RECEIVE_CONTROL_REFUSED: u32 = 1 << 11;
+    /// `ip6_tnl_xmit_ctl` said no: the tunnel's local address is not
+    /// configured, or its remote one is.
+    pub const TRANSMIT_CONTROL_REFUSED: u32 = 1 << 12;
+    /// While it did, an address was looked up and not found on this host.
+    pub const ADDRESS_NOT_HERE: u32 = 1 << 13;
+    /// No peer's allowed-ips cover the packet (`wg_allowedips_lookup_dst`).
+    pub const NO_PEER: u32 = 1 << 14;
+    /// The peer with the packet's destination was found.
+    pub const PEER: u32 = 1 << 15;
+    /// A WireGuard peer's packet is handed to a socket (`send4`, `send6`).
+    pub const PEER_SEND: u32 = 1 << 16;
+    /// The source of a decrypted packet was looked up in the allowed-ips.
+    pub const ALLOWED_SOURCE_CHECKED: u32 = 1 << 17;
+    /// The packet came to `noop_enqueue`: its device has no working queue.
+    pub const NOOP_QUEUE: u32 = 1 << 18;
+    /// The route became a blackhole for want of an IPsec state
+    /// (`ipv4_blackhole_route`, `ip6_blackhole_route`).
+    pub const BLACKHOLE_ROUTE: u32 = 1 << 19;
+    /// A traffic-control filter said TC_ACT_SHOT (`tcf_classify`).
+    pub const TC_SHOT: u32 = 1 << 20;
+    /// `fib_validate_source` answered -EXDEV: the reverse path leads elsewhere.
+    pub const REVERSE_PATH: u32 = 1 << 21;
+    /// `fib_validate_source` refused the source for another reason.
+    pub const SOURCE_REFUSED: u32 = 1 << 22;
+    /// The packet was out of its encapsulation when it was freed.
+    pub const DECAPSULATED: u32 = 1 << 23;
+    /// The packet carries a number of its tunnel (key, VNI): in the record.
+    pub const NUMBERED: u32 = 1 << 24;
+    /// A packet that its tunnel sent was recognized by its outermost header:
+    /// not yet, or no longer, encapsulated.
+    pub const IN_THE_CLEAR: u32 = 1 << 25;
 }
 
 /// What was seen of the route; bits of [`TallyKey::route`].
@@ -61,8 +105,9 @@ pub mod route {
     pub const TABLE_ONLY: u8 = 16;
 }
 
-/// Device counters that are compared around a frame, by index.
-pub const COUNTERS: [&str; 7] = [
+/// Device counters that are compared around a frame, by index: those of
+/// transmitting first, those of receiving behind them.
+pub const COUNTERS: [&str; 13] = [
     "tx_packets",
     "tx_errors",
     "tx_dropped",
@@ -70,6 +115,12 @@ pub const COUNTERS: [&str; 7] = [
     "collisions",
     "tx_fifo_errors",
     "tx_aborted_errors",
+    "rx_errors",
+    "rx_dropped",
+    "rx_length_errors",
+    "rx_crc_errors",
+    "rx_frame_errors",
+    "rx_fifo_errors",
 ];
 pub const TX_PACKETS: usize = 0;
 pub const TX_ERRORS: usize = 1;
@@ -78,20 +129,38 @@ pub const TX_CARRIER_ERRORS: usize = 3;
 pub const COLLISIONS: usize = 4;
 pub const TX_FIFO_ERRORS: usize = 5;
 pub const TX_ABORTED_ERRORS: usize = 6;
+pub const RX_ERRORS: usize = 7;
+pub const RX_DROPPED: usize = 8;
+pub const RX_LENGTH_ERRORS: usize = 9;
+pub const RX_CRC_ERRORS: usize = 10;
+pub const RX_FRAME_ERRORS: usize = 11;
+pub const RX_FIFO_ERRORS: usize = 12;
+
+/// How many of [`COUNTERS`] are of transmitting.
+pub const TX: usize = 7;
+/// How many are of receiving.
+pub const RX: usize = 6;
+const _: () = assert!(TX + RX == COUNTERS.len());
 
 /// Key of an exact count.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TallyKey {
-    /// The inner flow; of [`outcome::STRAY`] and [`outcome::UNRELATED`] the
-    /// outermost one.
+    /// The inner flow; of [`outcome::UNRELATED`], and of [`outcome::STRAY`]
+    /// without [`seen::INNER_DECODED`], the outermost one.
     pub flow: Flow,
-    /// Return address of the free, 0 for [`outcome::SENT`].
+    /// Return address of the free.
     pub location: u64,
-    /// The tunnel device (of `UNRELATED`: the device of the packet), 0: none.
+    /// The tunnel device, of what was received the receiving one where the
+    /// driver found it; 0: none.
     pub ifindex: u32,
     /// Inode of the device's network namespace.
     pub netns: u32,
+    /// The tunnel device that sent it, of [`outcome::LOST_LATER`].
+    pub sender_ifindex: u32,
+    pub sender_netns: u32,
+    /// Bits of [`seen`].
+    pub seen: u32,
     /// `enum skb_drop_reason` of this kernel.
     pub reason: u32,
     /// UDP destination port of the outer packet of `LOST_LATER`.
@@ -106,10 +175,8 @@ pub struct TallyKey {
     pub outcome: u8,
     /// One of [`freed_by`].
     pub freed_by: u8,
-    /// Bits of [`seen`].
-    pub seen: u8,
     /// Bit N: counter N of [`COUNTERS`] moved while the frame was open.
-    pub counters: u8,
+    pub counters: u16,
     /// ICMP error raised towards the packet's sender: address family 4 or 6,
     /// 0: none.
     pub told: u8,
@@ -117,9 +184,9 @@ pub struct TallyKey {
     pub told_code: u8,
     /// IP protocol of the outer packet of `LOST_LATER` and `STRAY`.
     pub outer_proto: u8,
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
 }
-const _: () = assert!(size_of::<TallyKey>() == 80);
+const _: () = assert!(size_of::<TallyKey>() == 88);
 crate::pod!(TallyKey);
 
 /// Value of an exact count, one per CPU.
@@ -132,6 +199,22 @@ pub struct Tally {
     pub last_ns: u64,
 }
 crate::pod!(Tally);
+
+/// Key of the packets that passed a device's frames. Coarser than that of a
+/// drop: a gateway passes more flows than could be kept.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PassedKey {
+    pub netns: u32,
+    pub ifindex: u32,
+    /// Inner destination; all zero where there was no room for each.
+    pub dst: [u8; 16],
+    pub ethertype: u16,
+    pub proto: u8,
+    pub reserved: u8,
+}
+const _: () = assert!(size_of::<PassedKey>() == 28);
+crate::pod!(PassedKey);
 
 /// Key of a device's own counts.
 #[repr(C)]

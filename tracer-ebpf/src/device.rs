@@ -3,13 +3,12 @@
 use tracer_common::{
     config::{IFNAMSIZ, KIND_LEN},
     offsets::ABSENT,
-    tally::{self, COUNTERS},
+    tally::{self, RX, TX},
 };
 
 use crate::{
-    frame::Cpu,
     globals::{config, offset},
-    maps::{CPU, KINDS},
+    maps::{KINDS, PERCPU},
     read,
 };
 
@@ -58,28 +57,27 @@ impl NetDevice {
         }
     }
 
-    /// Is this a tunnel? Writes its kind to a zeroed buffer.
+    /// Is this a tunnel? Writes its kind to a zeroed buffer; gives what is
+    /// known of the kind (`tracer_common::config::kind`).
     #[inline(always)]
-    pub fn tunnel_kind(self, kind: *mut [u8; KIND_LEN]) -> bool {
-        let Some(ops) = read::at::<u64>(self.0, offset!(dev_link_ops)) else {
-            return false;
-        };
+    pub fn tunnel_kind(self, kind: *mut [u8; KIND_LEN]) -> Option<u32> {
+        let ops = read::at::<u64>(self.0, offset!(dev_link_ops))?;
         if ops != 0 {
-            let Some(text) = read::at::<u64>(ops, offset!(link_ops_kind)) else {
-                return false;
-            };
+            let text = read::at::<u64>(ops, offset!(link_ops_kind))?;
             if !read::string(kind, text) {
-                return false;
+                return None;
             }
             // SAFETY: `kind` is a live buffer of the caller, just written.
-            if KINDS.get_ptr(unsafe { &*kind }).is_some() {
-                return true;
+            if let Some(facts) = KINDS.get_ptr(unsafe { &*kind }) {
+                // SAFETY: nothing is ever removed from the map.
+                return Some(unsafe { *facts });
             }
         }
         matches!(
             read::at::<u16>(self.0, offset!(dev_type)),
             Some(ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE)
         )
+        .then_some(0)
     }
 
     /// Does the user want to see this device?
@@ -98,11 +96,11 @@ impl NetDevice {
         name == wanted
     }
 
-    /// The counters of the device as `ip -s link` adds them up, by index of
+    /// The counters of transmitting as `ip -s link` adds them up, by index of
     /// `COUNTERS`. Per-CPU ones are this CPU's alone: no other CPU can move
     /// them while the frame is open.
     #[inline(always)]
-    pub fn counters(self, cpu: &mut Cpu, to: &mut [u64; COUNTERS.len()]) {
+    pub fn transmit_counters(self, to: &mut [u64; TX]) {
         to[tally::TX_PACKETS] = self.word(offset!(stats_tx_packets));
         to[tally::TX_ERRORS] = self.word(offset!(stats_tx_errors));
         to[tally::TX_DROPPED] =
@@ -112,7 +110,7 @@ impl NetDevice {
         to[tally::TX_FIFO_ERRORS] = self.word(offset!(stats_tx_fifo_errors));
         to[tally::TX_ABORTED_ERRORS] = self.word(offset!(stats_tx_aborted_errors));
 
-        let Some(percpu) = percpu_offset(cpu) else {
+        let Some(percpu) = percpu_offset() else {
             return;
         };
         let core = self.word(offset!(dev_core_stats));
@@ -139,6 +137,34 @@ impl NetDevice {
         }
     }
 
+    /// The counters of receiving, in the order of `COUNTERS`.
+    #[inline(always)]
+    pub fn receive_counters(self, to: &mut [u64; RX]) {
+        to[tally::RX_ERRORS - TX] = self.word(offset!(stats_rx_errors));
+        to[tally::RX_DROPPED - TX] =
+            self.word(offset!(stats_rx_dropped)) + self.word(offset!(dev_core_rx_dropped));
+        to[tally::RX_LENGTH_ERRORS - TX] = self.word(offset!(stats_rx_length_errors));
+        to[tally::RX_CRC_ERRORS - TX] = self.word(offset!(stats_rx_crc_errors));
+        to[tally::RX_FRAME_ERRORS - TX] = self.word(offset!(stats_rx_frame_errors));
+        to[tally::RX_FIFO_ERRORS - TX] = self.word(offset!(stats_rx_fifo_errors));
+
+        let Some(percpu) = percpu_offset() else {
+            return;
+        };
+        let core = self.word(offset!(dev_core_stats));
+        if core != 0 {
+            to[tally::RX_DROPPED - TX] +=
+                read::at(core.wrapping_add(percpu), offset!(core_stats_rx_dropped)).unwrap_or(0);
+        }
+        let stats = self.word(offset!(dev_tstats));
+        if stats != 0
+            && read::at::<u8>(self.0, offset!(dev_pcpu_stat_type)) == Some(NETDEV_PCPU_STAT_DSTATS)
+        {
+            to[tally::RX_DROPPED - TX] +=
+                read::at(stats.wrapping_add(percpu), offset!(dstats_rx_drops)).unwrap_or(0);
+        }
+    }
+
     #[inline(always)]
     fn word(self, offset: u32) -> u64 {
         read::at(self.0, offset).unwrap_or(0)
@@ -150,11 +176,13 @@ impl NetDevice {
 /// No symbol is needed: a per-CPU array map holds such a pointer
 /// (`bpf_array.pptrs[0]`), and looking the element up gives its address.
 #[inline(always)]
-fn percpu_offset(cpu: &mut Cpu) -> Option<u64> {
-    if cpu.percpu_offset == 0 {
-        let base: u64 = read::at(read::address(&raw const CPU), offset!(array_pptrs))?;
-        let here = read::address(&raw const *cpu);
-        cpu.percpu_offset = here.wrapping_sub(base);
+fn percpu_offset() -> Option<u64> {
+    let here = PERCPU.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own element; whoever writes it writes the same.
+    let known = unsafe { &mut *here };
+    if *known == 0 {
+        let base: u64 = read::at(read::address(&raw const PERCPU), offset!(array_pptrs))?;
+        *known = read::address(&raw const *known).wrapping_sub(base);
     }
-    Some(cpu.percpu_offset)
+    Some(*known)
 }

@@ -1,16 +1,33 @@
 //! Headers to flows.
 
-use tracer_common::flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6};
+use tracer_common::{
+    config::payload,
+    flow::{
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_AH, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_ICMP,
+        IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_L2TP, IPPROTO_MPLS, IPPROTO_UDP,
+    },
+};
 
-use crate::read;
+use crate::{maps::PORTS, read};
 
 /// IPv6 extension headers that are walked to find the protocol.
-const MAX_EXTENSIONS: u32 = 6;
+const MAX_EXTENSIONS: u32 = 4;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
+const UDP_HEADER: u64 = 8;
+const ETHERNET_HEADER: u64 = 14;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+/// Transparent Ethernet bridging: an Ethernet frame in GRE or Geneve.
+const ETH_P_TEB: u16 = 0x6558;
+const ETH_P_ERSPAN: u16 = 0x88be;
+/// Bits of the first two bytes of a GRE header (RFC 2784, RFC 2890).
+const GRE_CHECKSUM: u16 = 0x8000;
+const GRE_KEY: u16 = 0x2000;
+const GRE_SEQUENCE: u16 = 0x1000;
+const GRE_VERSION: u16 = 7;
 
 /// EtherType by the version of the IP header at `header`, 0 if it is none.
 #[inline(always)]
@@ -22,10 +39,25 @@ pub fn version(header: u64) -> u16 {
     }
 }
 
+/// What a network header says beside the flow.
+#[derive(Clone, Copy, Default)]
+pub struct Parsed {
+    /// Length of the packet by its own word, 0 where it has none.
+    pub length: u32,
+    /// Address of the header behind it, 0 in fragments but the first.
+    pub transport: u64,
+}
+
 /// Fills a zeroed `flow` from the network header at `header`; returns the
 /// length of the packet by its own word, 0 where it has none.
 #[inline(always)]
 pub fn parse(header: u64, ethertype: u16, flow: &mut Flow) -> u32 {
+    walk(header, ethertype, flow).length
+}
+
+/// The same, with the address of what follows the header.
+#[inline(always)]
+pub fn walk(header: u64, ethertype: u16, flow: &mut Flow) -> Parsed {
     flow.ethertype = ethertype;
     match ethertype {
         ETH_P_IP => ipv4(header, flow),
@@ -35,46 +67,52 @@ pub fn parse(header: u64, ethertype: u16, flow: &mut Flow) -> u32 {
                 flow.src[..4].copy_from_slice(&arp[14..18]);
                 flow.dst[..4].copy_from_slice(&arp[24..28]);
             }
-            0
+            Parsed::default()
         }
-        _ => 0,
+        _ => Parsed::default(),
     }
 }
 
 #[inline(always)]
-fn ipv4(header: u64, flow: &mut Flow) -> u32 {
+fn ipv4(header: u64, flow: &mut Flow) -> Parsed {
     let Some(ip) = read::at::<[u8; 20]>(header, 0) else {
-        return 0;
+        return Parsed::default();
     };
     if ip[0] >> 4 != 4 {
-        return 0;
+        return Parsed::default();
     }
     flow.src[..4].copy_from_slice(&ip[12..16]);
     flow.dst[..4].copy_from_slice(&ip[16..20]);
     flow.proto = ip[9];
     let fragment_offset = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
+    let mut behind = 0;
     if fragment_offset == 0 {
-        transport(header + u64::from(ip[0] & 0xf) * 4, flow);
+        behind = header + u64::from(ip[0] & 0xf) * 4;
+        transport(behind, flow);
     }
-    u32::from(u16::from_be_bytes([ip[2], ip[3]]))
+    Parsed {
+        length: u32::from(u16::from_be_bytes([ip[2], ip[3]])),
+        transport: behind,
+    }
 }
 
 #[inline(always)]
-fn ipv6(header: u64, flow: &mut Flow) -> u32 {
-    let Some(ip) = read::at::<[u8; 40]>(header, 0) else {
-        return 0;
+fn ipv6(header: u64, flow: &mut Flow) -> Parsed {
+    let Some(ip) = read::at::<[u8; 8]>(header, 0) else {
+        return Parsed::default();
     };
-    if ip[0] >> 4 != 6 {
-        return 0;
+    if ip[0] >> 4 != 6
+        || !read::copy(&raw mut flow.src, header + 8)
+        || !read::copy(&raw mut flow.dst, header + 24)
+    {
+        return Parsed::default();
     }
-    flow.src.copy_from_slice(&ip[8..24]);
-    flow.dst.copy_from_slice(&ip[24..40]);
     let mut next = ip[6];
     let mut at = header + 40;
     let mut first = true;
     for _ in 0..MAX_EXTENSIONS {
         let Some(extension) = (match next {
-            HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT | AUTHENTICATION => {
+            HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT | IPPROTO_AH => {
                 read::at::<[u8; 4]>(at, 0)
             }
             _ => break,
@@ -87,7 +125,7 @@ fn ipv6(header: u64, flow: &mut Flow) -> u32 {
                 8
             }
             // RFC 4302: in units of four bytes, minus two.
-            AUTHENTICATION => (u64::from(extension[1]) + 2) * 4,
+            IPPROTO_AH => (u64::from(extension[1]) + 2) * 4,
             // RFC 8200: in units of eight bytes, without the first eight.
             _ => (u64::from(extension[1]) + 1) * 8,
         };
@@ -97,7 +135,10 @@ fn ipv6(header: u64, flow: &mut Flow) -> u32 {
     if first {
         transport(at, flow);
     }
-    40 + u32::from(u16::from_be_bytes([ip[4], ip[5]]))
+    Parsed {
+        length: 40 + u32::from(u16::from_be_bytes([ip[4], ip[5]])),
+        transport: if first { at } else { 0 },
+    }
 }
 
 #[inline(always)]
@@ -114,4 +155,193 @@ fn transport(header: u64, flow: &mut Flow) {
         }
         _ => {}
     }
+}
+
+/// Compares without a call: a loop over bytes would be a function of its own,
+/// with stack of its own.
+#[inline(always)]
+pub fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b)
+}
+
+/// Has the network header at `header` the addresses of this flow?
+#[inline(always)]
+pub fn has_addresses(header: u64, flow: &Flow) -> bool {
+    match flow.ethertype {
+        ETH_P_IP => read::at::<[[u8; 4]; 2]>(header, 12).is_some_and(|[src, dst]| {
+            let (from, to) = (flow.src.first_chunk::<4>(), flow.dst.first_chunk::<4>());
+            from.is_some_and(|from| u32::from_ne_bytes(*from) == u32::from_ne_bytes(src))
+                && to.is_some_and(|to| u32::from_ne_bytes(*to) == u32::from_ne_bytes(dst))
+        }),
+        ETH_P_IPV6 => {
+            read::at::<[u8; 16]>(header, 8).is_some_and(|src| same(&src, &flow.src))
+                && read::at::<[u8; 16]>(header, 24).is_some_and(|dst| same(&dst, &flow.dst))
+        }
+        _ => false,
+    }
+}
+
+/// Does an outer packet of this flow belong to a tunnel?
+#[inline(always)]
+pub fn is_tunnels(outer: &Flow) -> bool {
+    match outer.proto {
+        IPPROTO_IPIP | IPPROTO_IPV6 | IPPROTO_GRE | IPPROTO_ESP | IPPROTO_AH | IPPROTO_L2TP
+        | IPPROTO_MPLS => true,
+        IPPROTO_UDP => PORTS.get_ptr(&outer.dport).is_some(),
+        _ => false,
+    }
+}
+
+/// What is inside an outer packet.
+#[derive(Clone, Copy, Default)]
+pub struct Inner {
+    /// Length of the inner packet, 0 where it could not be decoded.
+    pub length: u32,
+    /// The tunnel's number in the packet (GRE key, VNI).
+    pub number: u32,
+    pub numbered: bool,
+}
+
+/// Where the next header is, and what it is; `ethertype` 0: an IP packet of
+/// the version it says.
+#[derive(Clone, Copy)]
+struct Next {
+    header: u64,
+    ethertype: u16,
+}
+
+/// Fills a zeroed `flow` from the packet inside the outer one, whose transport
+/// header is at `transport`.
+#[inline(always)]
+pub fn inner(outer: &Flow, transport: u64, flow: &mut Flow) -> Inner {
+    let mut found = Inner::default();
+    if transport == 0 {
+        return found;
+    }
+    let next = match outer.proto {
+        IPPROTO_IPIP | IPPROTO_IPV6 => Some(Next {
+            header: transport,
+            ethertype: 0,
+        }),
+        IPPROTO_GRE => gre(transport, &mut found),
+        IPPROTO_UDP => udp(outer.dport, transport + UDP_HEADER, &mut found),
+        _ => None,
+    };
+    let Some(mut next) = next else { return found };
+    if next.ethertype == ETH_P_TEB {
+        let Some(frame) = ethernet(next.header) else {
+            return found;
+        };
+        next = frame;
+    }
+    if next.ethertype == 0 {
+        next.ethertype = version(next.header);
+    }
+    if next.ethertype != 0 {
+        found.length = parse(next.header, next.ethertype, flow);
+    }
+    found
+}
+
+#[inline(always)]
+fn gre(header: u64, found: &mut Inner) -> Option<Next> {
+    let [a, b, c, d] = read::at::<[u8; 4]>(header, 0)?;
+    let flags = u16::from_be_bytes([a, b]);
+    let ethertype = u16::from_be_bytes([c, d]);
+    if flags & GRE_VERSION != 0 {
+        return None;
+    }
+    let mut at = header + 4;
+    if flags & GRE_CHECKSUM != 0 {
+        at += 4;
+    }
+    if flags & GRE_KEY != 0 {
+        found.number = u32::from_be(read::at(at, 0)?);
+        found.numbered = true;
+        at += 4;
+    }
+    if flags & GRE_SEQUENCE != 0 {
+        at += 4;
+    }
+    if ethertype == ETH_P_ERSPAN {
+        // ERSPAN type II has eight bytes of its own, type I none.
+        if flags & GRE_SEQUENCE != 0 {
+            at += 8;
+        }
+        return Some(Next {
+            header: at,
+            ethertype: ETH_P_TEB,
+        });
+    }
+    Some(Next {
+        header: at,
+        ethertype,
+    })
+}
+
+#[inline(always)]
+fn udp(port: u16, header: u64, found: &mut Inner) -> Option<Next> {
+    let payload = PORTS.get_ptr(&port)?;
+    // SAFETY: an element of a map without deletions.
+    match unsafe { *payload } {
+        payload::VXLAN => {
+            let [.., a, b, c, _] = read::at::<[u8; 8]>(header, 0)?;
+            found.number = u32::from_be_bytes([0, a, b, c]);
+            found.numbered = true;
+            Some(Next {
+                header: header + 8,
+                ethertype: ETH_P_TEB,
+            })
+        }
+        payload::GENEVE => {
+            let geneve = read::at::<[u8; 8]>(header, 0)?;
+            found.number = u32::from_be_bytes([0, geneve[4], geneve[5], geneve[6]]);
+            found.numbered = true;
+            Some(Next {
+                // RFC 8926: length of the options in units of four bytes.
+                header: header + 8 + u64::from(geneve[0] & 0x3f) * 4,
+                ethertype: u16::from_be_bytes([geneve[2], geneve[3]]),
+            })
+        }
+        payload::FOU_IP => Some(Next {
+            header,
+            ethertype: 0,
+        }),
+        payload::FOU_GRE => gre(header, found),
+        payload::GUE => {
+            let gue = read::at::<[u8; 4]>(header, 0)?;
+            if gue[0] >> 6 != 0 {
+                // Version 1: an IP packet, whose version begins with 01.
+                return Some(Next {
+                    header,
+                    ethertype: 0,
+                });
+            }
+            let behind = header + 4 + u64::from(gue[0] & 0x1f) * 4;
+            match gue[1] {
+                IPPROTO_IPIP | IPPROTO_IPV6 => Some(Next {
+                    header: behind,
+                    ethertype: 0,
+                }),
+                IPPROTO_GRE => gre(behind, found),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn ethernet(frame: u64) -> Option<Next> {
+    let tag = u16::from_be(read::at(frame, 12)?);
+    if tag == ETH_P_8021Q || tag == ETH_P_8021AD {
+        return Some(Next {
+            header: frame + ETHERNET_HEADER + 4,
+            ethertype: u16::from_be(read::at(frame, 16)?),
+        });
+    }
+    Some(Next {
+        header: frame + ETHERNET_HEADER,
+        ethertype: tag,
+    })
 }

@@ -3,47 +3,61 @@
 //!
 //! The stack of open frames is per CPU: `ndo_start_xmit` runs with bottom
 //! halves off (`__dev_queue_xmit`, `__dev_direct_xmit`), so nothing else
-//! transmits on this CPU until it returns, and what it calls nests.
+//! transmits on this CPU until it returns, and what it calls nests. On
+//! PREEMPT_RT such a section can be preempted by another: there it is per task.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated};
 use tracer_common::{
     ABI_VERSION,
-    config::switch,
+    config::{kind, switch},
+    flow::Flow,
     record::{PATH_LEN, Record},
-    tally::{COUNTERS, DeviceKey, TallyKey, freed_by, lost, outcome, route, seen},
+    tally::{DeviceKey, TX, TX_PACKETS, TallyKey, freed_by, lost, outcome, seen},
 };
 
 use crate::{
     device::NetDevice,
     flow,
-    maps::{CPU, DEPTH, EMPTY, FRAMES, SENT, SWITCHES},
+    globals::config,
+    maps::{CPU, EMPTY, SENT, SWITCHES, TASKS},
     process, read,
+    receive::Receive,
     skb::SkBuff,
     tally,
 };
 
-/// State of this CPU beside its frames.
+/// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
+/// (XMIT_RECURSION_LIMIT), for IP tunnels at 5.
+pub const DEPTH: u32 = 16;
+
+/// Older than this, an open frame is one whose end was missed.
+const LONGEST_NS: u64 = 1_000_000_000;
+const MAX_ERRNO: u64 = 4095;
+
+/// What is under way here: on this CPU, or in this task on PREEMPT_RT.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Cpu {
+pub struct Context {
     /// Number of open frames.
     pub depth: u32,
     /// `skb_realloc_headroom` was entered for the top frame's packet.
     pub replacing: u32,
-    /// See `device::percpu_offset`.
-    pub percpu_offset: u64,
     /// The flow key of the route look-up under way (kretprobe only).
     pub question: u64,
+    /// The packet a function that is about to return was called for.
+    pub asked_skb: u64,
     /// The packet an ICMP error was last raised about.
     pub told_skb: u64,
     pub told: u8,
     pub told_type: u8,
     pub told_code: u8,
     pub reserved: [u8; 5],
+    pub receive: Receive,
     /// Room for the key of `COARSE`.
     pub coarse: TallyKey,
+    pub frames: [Frame; DEPTH as usize],
 }
 
 #[repr(C)]
@@ -52,7 +66,7 @@ pub struct Frame {
     /// Filled while the frame is open, sent when it closes on a drop.
     pub record: Record,
     /// Counters of the device when the frame was opened.
-    pub before: [u64; COUNTERS.len()],
+    pub before: [u64; TX],
     pub skb: u64,
     pub dev: u64,
     /// Where the packet was consumed, if it was.
@@ -60,108 +74,233 @@ pub struct Frame {
     pub consumed: u32,
     /// Which of `seen` opened the frame and will close it.
     pub opener: u32,
+    /// What is known of the device's kind (`tracer_common::config::kind`).
+    pub kind: u32,
+    /// 1: the packet was split into others, which live on.
+    pub split: u32,
+    pub opened_ns: u64,
 }
 
-/// State of this CPU.
+/// The context, if anything was ever under way in it.
 #[inline(always)]
-pub fn cpu() -> Option<&'static mut Cpu> {
-    // SAFETY: the element is this CPU's own, and programs of ours do not
-    // interrupt each other on one CPU while frames are open.
-    CPU.get_ptr_mut(0).map(|cpu| unsafe { &mut *cpu })
+pub fn context() -> Option<&'static mut Context> {
+    let found = if config!(realtime) != 0 {
+        TASKS.get_ptr_mut(&task())
+    } else {
+        CPU.get_ptr_mut(0)
+    };
+    // SAFETY: the element is this CPU's or this task's own, and programs of
+    // ours do not interrupt each other there while frames are open.
+    found.map(|context| unsafe { &mut *context })
+}
+
+/// The context, made where there is none yet.
+#[inline(always)]
+pub fn enter() -> Option<&'static mut Context> {
+    if config!(realtime) != 0 && TASKS.get_ptr(&task()).is_none() {
+        let empty = EMPTY.get_ptr(0)?;
+        // SAFETY: a live element that nobody writes.
+        let _ = TASKS.insert(&task(), unsafe { &*empty }, 0);
+    }
+    context()
+}
+
+#[inline(always)]
+fn task() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { generated::bpf_get_current_task() }
 }
 
 /// The `n`th open frame counted from the innermost, 0.
 #[inline(always)]
-pub fn nth(cpu: &Cpu, n: u32) -> Option<&'static mut Frame> {
-    let index = cpu.depth.wrapping_sub(1).wrapping_sub(n);
+pub fn nth(context: &mut Context, n: u32) -> Option<&mut Frame> {
+    let index = depth(context).wrapping_sub(1).wrapping_sub(n);
     if index >= DEPTH {
         return None;
     }
-    // SAFETY: as in `cpu`.
-    FRAMES
-        .get_ptr_mut(index)
-        .map(|frame| unsafe { &mut *frame })
+    context.frames.get_mut(index as usize)
+}
+
+/// Number of open frames. Volatile: what the compiler knows of it from a check
+/// before, the verifier does not, and every index needs a check it can see.
+#[inline(always)]
+fn depth(context: &Context) -> u32 {
+    // SAFETY: a field of a live structure.
+    unsafe { core::ptr::read_volatile(&raw const context.depth) }
+}
+
+/// The innermost open frame.
+#[inline(always)]
+pub fn top(context: &mut Context) -> Option<&mut Frame> {
+    nth(context, 0)
+}
+
+/// The innermost frame of this packet.
+#[inline(always)]
+pub fn top_of(skb: SkBuff) -> Option<&'static mut Frame> {
+    top(context()?).filter(|frame| frame.skb == skb.0)
 }
 
 /// A packet enters a device's transmit function.
 #[inline(always)]
-pub fn open(context: *mut c_void, skb: SkBuff, dev: NetDevice, by: u8) {
-    let Some(cpu) = cpu() else { return };
-    if let Some(top) = nth(cpu, 0)
+pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
+    let mut name = [0; 16];
+    let known = dev.tunnel_kind(&raw mut name);
+    let has_kind = known.is_some();
+    let Some(facts) = known.or(
+        // A driver of ours, even if its devices have no kind (l2tp).
+        (by == seen::DRIVER).then_some(0),
+    ) else {
+        leaves(skb);
+        return;
+    };
+    if !switched(switch::READY) {
+        return;
+    }
+    let Some(context) = enter() else { return };
+    if let Some(top) = top(context)
         && top.skb == skb.0
-        && top.dev == dev.0
     {
-        // Tracepoint and driver function bracket the same call.
-        top.record.key.seen |= by;
+        if top.dev == dev.0 {
+            // Tracepoint and driver function bracket the same call.
+            top.record.key.seen |= by;
+            return;
+        }
+        // One tunnel sends through another.
+        top.record.key.seen |= seen::HANDED_TO_IP;
+    }
+    if by == seen::DRIVER && has_kind && switched(switch::BRACKETED) {
+        // Sent past the tracepoints (packet sockets can): its end would not be
+        // seen.
         return;
     }
-    let mut kind = [0; 16];
-    if !dev.tunnel_kind(&raw mut kind) || !dev.wanted() {
+    if !dev.wanted() {
         return;
     }
-    if cpu.depth >= DEPTH {
+    heal(context);
+    if context.depth >= DEPTH {
         tally::lose(lost::FRAMES);
         return;
     }
-    cpu.depth += 1;
-    let (Some(frame), Some(empty)) = (nth(cpu, 0), EMPTY.get_ptr(0)) else {
+    if push(context, skb, by).is_none() {
         return;
+    }
+    let device = DeviceKey {
+        netns: dev.netns(),
+        ifindex: dev.ifindex(),
     };
-    read::copy(&raw mut *frame, empty as u64);
-    frame.skb = skb.0;
+    inherit(context, device);
+    let Some(frame) = top(context) else { return };
     frame.dev = dev.0;
-    frame.opener = u32::from(by);
+    frame.kind = facts;
 
     let record = &mut frame.record;
-    record.version = ABI_VERSION;
-    record.size = size_of::<Record>() as u16;
-    record.stack = -1;
-    record.kind = kind;
+    record.kind = name;
     dev.name(&raw mut record.dev);
     record.mtu = dev.mtu();
     record.mark = skb.mark();
-    record.key.ifindex = dev.ifindex();
-    record.key.netns = dev.netns();
-    record.key.seen = by;
+    record.key.ifindex = device.ifindex;
+    record.key.netns = device.netns;
+    record.key.sender_ifindex = device.ifindex;
+    record.key.sender_netns = device.netns;
     if let Some(header) = skb.network_header() {
         record.length = flow::parse(header, skb.protocol(), &mut record.key.flow);
     }
     if record.length == 0 {
         record.length = skb.length();
     }
-    process::of(context, skb, &mut record.process);
-    path(cpu, record);
-    dev.counters(cpu, &mut frame.before);
-    tally::device(
-        DeviceKey {
-            netns: record.key.netns,
-            ifindex: record.key.ifindex,
-        },
-        tally::DeviceEvent::In,
-    );
+    process::of(ctx, skb, &mut record.process);
+    dev.transmit_counters(&mut frame.before);
+    tally::device(device, tally::DeviceEvent::In);
 }
 
-/// Copies the path of the frame around this one and adds this device.
+/// A frame whose end was missed (the programs were attached in the middle of
+/// it, or a kretprobe had no room) would stay for ever, and with it all that
+/// are opened inside. Nothing transmits for so long.
 #[inline(always)]
-fn path(cpu: &Cpu, record: &mut Record) {
-    let mut length = 0;
-    if let Some(outer) = nth(cpu, 1) {
-        record.path = outer.record.path;
-        length = outer.record.path_len;
+fn heal(context: &mut Context) {
+    let Some(top) = top(context) else { return };
+    // SAFETY: the helper has no preconditions.
+    let age = unsafe { bpf_ktime_get_ns() }.wrapping_sub(top.opened_ns);
+    if age > LONGEST_NS {
+        context.depth = 0;
+        tally::lose(lost::FRAMES);
     }
-    if length < PATH_LEN as u32 {
-        record.path[(length & (PATH_LEN as u32 - 1)) as usize] = record.key.ifindex;
-        length += 1;
+}
+
+/// Puts an empty frame on the stack, which has room.
+#[inline(always)]
+pub fn push(context: &mut Context, skb: SkBuff, by: u32) -> Option<&mut Frame> {
+    let empty = EMPTY.get_ptr(0)?;
+    context.depth += 1;
+    let frame = top(context)?;
+    // SAFETY: the address of a field, not a read.
+    read::copy(&raw mut *frame, unsafe { &raw const (*empty).frames[0] }
+        as u64);
+    frame.skb = skb.0;
+    frame.opener = by;
+    // SAFETY: the helper has no preconditions.
+    frame.opened_ns = unsafe { bpf_ktime_get_ns() };
+    let record = &mut frame.record;
+    record.version = ABI_VERSION;
+    record.size = size_of::<Record>() as u16;
+    record.stack = -1;
+    record.key.seen = by;
+    Some(frame)
+}
+
+/// Gives the innermost frame the path of the one around it and its own device,
+/// and the packet that entered the outermost.
+#[inline(always)]
+fn inherit(context: &mut Context, device: DeviceKey) {
+    let outer = nth(context, 1).map(|outer| &raw const outer.record);
+    let Some(frame) = top(context) else { return };
+    let record = &mut frame.record;
+    if let Some(outer) = outer {
+        // SAFETY: another element of the context's frames, alive and not
+        // written here.
+        let outer = unsafe { &*outer };
+        record.path_len = outer.path_len;
+        for (to, from) in record.path.iter_mut().zip(&outer.path) {
+            *to = *from;
+        }
+        record.origin = if outer.origin.ethertype == 0 {
+            outer.key.flow
+        } else {
+            outer.origin
+        };
     }
-    record.path_len = length;
+    if record.path_len < PATH_LEN as u32 {
+        record.path[(record.path_len & (PATH_LEN as u32 - 1)) as usize] = device;
+        record.path_len += 1;
+    }
+}
+
+/// A device that is no tunnel transmits the packet of the innermost frame: it
+/// has left the tunnel, whichever way it took.
+#[inline(always)]
+fn leaves(skb: SkBuff) {
+    if let Some(top) = top_of(skb)
+        && top.record.key.seen & seen::HANDED_TO_IP == 0
+    {
+        handed(skb);
+    }
 }
 
 /// Something more was seen of the frame of this packet.
 #[inline(always)]
-pub fn mark(skb: SkBuff, what: u8) {
-    if let Some(cpu) = cpu()
-        && let Some(top) = nth(cpu, 0)
-        && top.skb == skb.0
+pub fn mark(skb: SkBuff, what: u32) {
+    if let Some(top) = top_of(skb) {
+        top.record.key.seen |= what;
+    }
+}
+
+/// Something more was seen of the innermost frame, whichever its packet.
+#[inline(always)]
+pub fn mark_top(what: u32) {
+    if let Some(context) = context()
+        && let Some(top) = top(context)
+        && top.record.key.freed_by == freed_by::NONE
     {
         top.record.key.seen |= what;
     }
@@ -170,46 +309,78 @@ pub fn mark(skb: SkBuff, what: u8) {
 /// The outer packet of the innermost frame is handed to IP.
 #[inline(always)]
 pub fn handed(skb: SkBuff) {
-    let Some(cpu) = cpu() else { return };
-    let Some(top) = nth(cpu, 0) else { return };
-    if top.record.key.freed_by != freed_by::NONE || top.record.key.told != 0 {
+    let Some(context) = context() else { return };
+    let Some(top) = top(context) else { return };
+    let key = &mut top.record.key;
+    if key.freed_by != freed_by::NONE || (key.told != 0 && top.skb != skb.0) {
         // The ICMP error on its way to the sender, not the packet.
         return;
     }
+    // An error that was raised although the packet goes on (err_count of
+    // ip_tunnel_xmit) is none about this packet.
+    key.told = 0;
+    key.seen |= seen::HANDED_TO_IP;
     top.skb = skb.0;
     top.consumed = 0;
-    top.record.key.seen |= seen::HANDED_TO_IP;
     remember(skb, top);
 }
 
 /// Keeps what is known of a packet that leaves its frame alive.
 #[inline(always)]
 fn remember(skb: SkBuff, frame: &mut Frame) {
-    frame.record.key.outcome = outcome::LOST_LATER;
-    let _ = SENT.insert(&skb.0, &frame.record, 0);
+    let record = &mut frame.record;
+    record.key.outcome = outcome::LOST_LATER;
+    // Where tunnels nest the marked inner header can be that of a tunnel
+    // further in: what it says now is what it has to say later.
+    record.outer = Flow::default();
+    if let Some(inner) = skb.marked_inner_header() {
+        flow::parse(inner, flow::version(inner), &mut record.outer);
+    }
+    let _ = SENT.insert(&skb.0, &*record, 0);
+    record.outer = Flow::default();
+}
+
+/// `__skb_gso_segment(skb)` returned a list of packets: they are what goes on,
+/// and the end of `skb` is not theirs.
+#[inline(always)]
+pub fn split(skb: SkBuff, list: u64) {
+    if list == 0 || list.wrapping_neg() <= MAX_ERRNO {
+        return;
+    }
+    let Some(context) = context() else { return };
+    for n in 0..DEPTH {
+        if n >= context.depth {
+            break;
+        }
+        if let Some(frame) = nth(context, n)
+            && frame.skb == skb.0
+        {
+            frame.split = 1;
+            frame.skb = 0;
+        }
+    }
+    let _ = SENT.remove(&skb.0);
 }
 
 /// `skb_realloc_headroom` is entered.
 #[inline(always)]
 pub fn replacing(skb: SkBuff) {
-    let Some(cpu) = cpu() else { return };
-    cpu.replacing = 0;
-    if let Some(top) = nth(cpu, 0)
-        && top.skb == skb.0
-    {
-        cpu.replacing = 1;
+    let Some(context) = context() else { return };
+    context.replacing = 0;
+    if top(context).is_some_and(|top| top.skb == skb.0) {
+        context.replacing = 1;
     }
 }
 
 /// `skb_realloc_headroom` returns.
 #[inline(always)]
 pub fn replaced_return(copy: SkBuff) {
-    let Some(cpu) = cpu() else { return };
-    if cpu.replacing == 0 {
+    let Some(context) = context() else { return };
+    if context.replacing == 0 {
         return;
     }
-    cpu.replacing = 0;
-    if let Some(top) = nth(cpu, 0) {
+    context.replacing = 0;
+    if let Some(top) = top(context) {
         replace(top, copy);
     }
 }
@@ -218,10 +389,7 @@ pub fn replaced_return(copy: SkBuff) {
 /// it, and the original's end is not the packet's.
 #[inline(always)]
 pub fn replaced(skb: SkBuff, copy: SkBuff) {
-    if let Some(cpu) = cpu()
-        && let Some(top) = nth(cpu, 0)
-        && top.skb == skb.0
-    {
+    if let Some(top) = top_of(skb) {
         replace(top, copy);
     }
 }
@@ -230,38 +398,61 @@ pub fn replaced(skb: SkBuff, copy: SkBuff) {
 fn replace(frame: &mut Frame, copy: SkBuff) {
     if copy.0 == 0 {
         frame.record.key.seen |= seen::NO_HEADROOM;
-    } else {
-        frame.skb = copy.0;
+        return;
+    }
+    let original = frame.skb;
+    frame.skb = copy.0;
+    if frame.record.key.seen & seen::HANDED_TO_IP != 0 {
+        let _ = SENT.remove(&original);
+        remember(copy, frame);
     }
 }
 
 /// `net_dev_xmit`: the device's transmit function returned `code`.
 #[inline(always)]
 pub fn close_device(dev: NetDevice, code: i32) {
-    let Some(cpu) = cpu() else { return };
-    let Some(top) = nth(cpu, 0) else { return };
-    if top.dev != dev.0 || top.opener != u32::from(seen::TRACEPOINTS) {
+    let Some(context) = context() else { return };
+    let Some(top) = top(context) else { return };
+    if top.dev != dev.0 {
         // A device that is no tunnel, inside a frame.
         return;
     }
-    close(cpu, top, code);
+    close(context, code);
+}
+
+/// What the user side found out after loading.
+#[inline(always)]
+pub fn switched(which: u32) -> bool {
+    SWITCHES.get(which).is_some_and(|on| *on != 0)
 }
 
 /// A driver's transmit function returned, and no tracepoint brackets it.
 #[inline(always)]
 pub fn close_driver(code: i32) {
-    let Some(cpu) = cpu() else { return };
-    let Some(top) = nth(cpu, 0) else { return };
-    if top.opener == u32::from(seen::DRIVER) {
-        close(cpu, top, code);
+    let Some(context) = context() else { return };
+    if top(context).is_some_and(|top| top.opener == seen::DRIVER) {
+        close(context, code);
     }
 }
 
+/// Takes the innermost frame off the stack; it stays readable until the next
+/// one is put there.
 #[inline(always)]
-fn close(cpu: &mut Cpu, frame: &mut Frame, code: i32) {
-    cpu.depth = cpu.depth.saturating_sub(1);
-    let mut after = [0u64; COUNTERS.len()];
-    NetDevice(frame.dev).counters(cpu, &mut after);
+pub fn pop(context: &mut Context) -> Option<&mut Frame> {
+    let index = depth(context).wrapping_sub(1);
+    if index >= DEPTH {
+        return None;
+    }
+    context.depth = index;
+    context.frames.get_mut(index as usize)
+}
+
+#[inline(always)]
+fn close(context: &mut Context, code: i32) {
+    let coarse = &raw mut context.coarse;
+    let Some(frame) = pop(context) else { return };
+    let mut after = [0u64; TX];
+    NetDevice(frame.dev).transmit_counters(&mut after);
     let record = &mut frame.record;
     let key = &mut record.key;
     key.counters = 0;
@@ -283,9 +474,12 @@ fn close(cpu: &mut Cpu, frame: &mut Frame, code: i32) {
     if key.freed_by == freed_by::NONE
         && frame.consumed != 0
         && !handed
-        && SWITCHES
-            .get(switch::REALLOC_WATCHED)
-            .is_some_and(|on| *on != 0)
+        && frame.split == 0
+        && frame.kind & kind::CONSUMES_DROPS != 0
+        // Each such driver counts what it drops, and nothing where it only
+        // answers in another's stead (vxlan's proxy).
+        && key.counters & !(1 << TX_PACKETS) != 0
+        && switched(switch::REALLOC_WATCHED)
     {
         key.freed_by = freed_by::CONSUME_SKB;
         key.location = frame.consumed_at;
@@ -293,21 +487,18 @@ fn close(cpu: &mut Cpu, frame: &mut Frame, code: i32) {
     if key.freed_by != freed_by::NONE {
         key.outcome = outcome::DROPPED;
         tally::device(device, tally::DeviceEvent::Dropped);
-        tally::drop(cpu, record);
-    } else if handed || (code == 0 && frame.consumed == 0) {
-        // Alive and the driver content: it is on its way. Where the hand-over
-        // itself was not seen, the packet is remembered here.
-        if !handed {
+        // SAFETY: a field of this CPU's or task's own context.
+        tally::drop(unsafe { &mut *coarse }, record);
+    } else if handed || code == 0 {
+        // Alive, or split into packets that are, and the driver content: it is
+        // on its way. Where the hand-over itself was not seen, the packet is
+        // remembered here.
+        if !handed && frame.consumed == 0 && frame.split == 0 {
             let skb = SkBuff(frame.skb);
             remember(skb, frame);
         }
-        let key = &mut frame.record.key;
-        key.outcome = outcome::SENT;
-        key.route &= !route::FROM_CACHE;
-        key.told = 0;
-        key.counters = 0;
         tally::device(device, tally::DeviceEvent::Sent);
-        tally::count(cpu, &frame.record);
+        tally::passed(&frame.record.key);
     } else {
         tally::device(device, tally::DeviceEvent::Unexplained);
     }

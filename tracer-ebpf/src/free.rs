@@ -9,30 +9,79 @@ use aya_ebpf::{
 };
 use tracer_common::{
     ABI_VERSION,
-    flow::{Flow, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_UDP},
+    config::{kind, switch},
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
     record::Record,
     tally::{freed_by, outcome, seen},
 };
 
 use crate::{
-    flow,
-    frame::{self, Cpu, Frame},
+    device::NetDevice,
+    flow::{self, Parsed},
+    frame::{self, Context, DEPTH, Frame},
     globals::config,
-    maps::{DEPTH, EMPTY, PORTS, SCRATCH, SENT, STACKS},
+    maps::{EMPTY, SCRATCH, SENT, STACKS, WORK},
     read,
+    receive::{self, Receive},
     skb::SkBuff,
     tally,
 };
 
+/// Room for the flows of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Work {
+    pub outermost: Flow,
+    pub inner: Flow,
+}
+
+/// A free under way.
+#[derive(Clone, Copy)]
+struct Free {
+    ctx: *mut c_void,
+    skb: SkBuff,
+    location: u64,
+    reason: u32,
+    by: u8,
+    /// The ICMP error raised about the packet before: family, type, code.
+    told: [u8; 3],
+}
+
 /// A packet was dropped (`kfree_skb`), at `location`.
 #[inline(always)]
-pub fn freed(context: *mut c_void, skb: SkBuff, location: u64, reason: u32, by: u8) {
-    let Some(cpu) = frame::cpu() else { return };
-    if let Some(frame) = innermost(cpu, skb) {
-        in_frame(context, cpu, frame, skb, location, reason, by);
+pub fn freed(ctx: *mut c_void, skb: SkBuff, location: u64, reason: u32, by: u8) {
+    if !frame::switched(switch::READY) {
         return;
     }
-    outside(context, cpu, skb, location, reason);
+    let Some(context) = frame::enter() else {
+        return;
+    };
+    let free = Free {
+        ctx,
+        skb,
+        location,
+        reason,
+        by,
+        told: told(context, skb),
+    };
+    if context.depth > 0
+        && let Some(frame) = innermost(context, skb)
+    {
+        in_frame(&free, frame);
+        return;
+    }
+    outside(&free, context, true);
+}
+
+/// What the packet's sender was told; an address is given to another packet
+/// soon, so it is forgotten here.
+#[inline(always)]
+fn told(context: &mut Context, skb: SkBuff) -> [u8; 3] {
+    if context.told_skb != skb.0 {
+        return [0; 3];
+    }
+    context.told_skb = 0;
+    [context.told, context.told_type, context.told_code]
 }
 
 /// The same at the entry of a function (kprobe): the caller is who frees.
@@ -46,58 +95,76 @@ pub fn freed_at_entry(context: &ProbeContext, skb: SkBuff, reason: u32) {
 
 /// A packet was freed as if all were well (`consume_skb`).
 #[inline(always)]
-pub fn consumed(context: *mut c_void, skb: SkBuff, location: u64) {
-    let Some(cpu) = frame::cpu() else { return };
-    if cpu.told_skb == skb.0 {
-        cpu.told_skb = 0;
-    }
-    if cpu.depth == 0 {
+pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
+    let Some(context) = frame::context() else {
         return;
+    };
+    let free = Free {
+        ctx,
+        skb,
+        location,
+        reason: 0,
+        by: freed_by::CONSUME_SKB,
+        told: told(context, skb),
+    };
+    // A driver that counts an error and consumes has dropped (WireGuard).
+    let mut dropped = false;
+    if context.receive.skb == skb.0 {
+        dropped = context.receive.moved(&mut []) != 0;
+        if !dropped {
+            context.receive.skb = 0;
+            context.receive.seen = 0;
+        }
     }
-    if let Some(frame) = innermost(cpu, skb) {
-        frame.consumed = 1;
-        frame.consumed_at = location;
-        note(context, &mut frame.record, skb);
+    let mut waited = false;
+    if context.depth > 0 {
+        if let Some(frame) = innermost(context, skb) {
+            frame.consumed = 1;
+            frame.consumed_at = location;
+            note(&free, &mut frame.record);
+            return;
+        }
+        // Another packet than the frame's: one that waited, pushed out of the
+        // queue (WireGuard's staged packets).
+        waited = frame::top(context).is_some_and(|top| top.kind & kind::CONSUMES_DROPS != 0);
+    }
+    if dropped || waited {
+        outside(&free, context, dropped);
     }
 }
 
 /// The innermost open frame whose packet this is.
 #[inline(always)]
-fn innermost(cpu: &Cpu, skb: SkBuff) -> Option<&'static mut Frame> {
+fn innermost(context: &mut Context, skb: SkBuff) -> Option<&mut Frame> {
+    let mut found = DEPTH;
     for n in 0..DEPTH {
-        if n >= cpu.depth {
+        if n >= context.depth {
             break;
         }
-        if let Some(frame) = frame::nth(cpu, n)
-            && frame.skb == skb.0
-        {
-            return Some(frame);
+        if frame::nth(context, n).is_some_and(|frame| frame.skb == skb.0) {
+            found = n;
+            break;
         }
     }
-    None
+    if found == DEPTH {
+        return None;
+    }
+    frame::nth(context, found)
 }
 
 #[inline(always)]
-fn in_frame(
-    context: *mut c_void,
-    cpu: &mut Cpu,
-    frame: &mut Frame,
-    skb: SkBuff,
-    location: u64,
-    reason: u32,
-    by: u8,
-) {
-    note(context, &mut frame.record, skb);
+fn in_frame(free: &Free, frame: &mut Frame) {
+    note(free, &mut frame.record);
     let key = &mut frame.record.key;
-    key.freed_by = by;
-    key.location = location;
-    key.reason = reason;
-    if cpu.told_skb == skb.0 {
-        cpu.told_skb = 0;
+    key.freed_by = free.by;
+    key.location = free.location;
+    key.reason = free.reason;
+    if key.told == 0 {
+        [key.told, key.told_type, key.told_code] = free.told;
     }
     if key.seen & seen::HANDED_TO_IP != 0 {
-        outer(&mut frame.record, skb);
-        let _ = SENT.remove(&skb.0);
+        outer(&mut frame.record, free.skb);
+        let _ = SENT.remove(&free.skb.0);
     }
     // The address may be given to another packet before the frame closes.
     frame.skb = 0;
@@ -105,8 +172,8 @@ fn in_frame(
 
 /// What is written down of every freed packet.
 #[inline(always)]
-fn note(context: *mut c_void, record: &mut Record, skb: SkBuff) {
-    if let Some(dev) = skb.device()
+fn note(free: &Free, record: &mut Record) {
+    if let Some(dev) = free.skb.device()
         && dev.0 != 0
     {
         record.freed_ifindex = dev.ifindex();
@@ -115,9 +182,9 @@ fn note(context: *mut c_void, record: &mut Record, skb: SkBuff) {
         dev.name(&raw mut record.freed_dev);
     }
     if config!(stack) != 0 {
-        // SAFETY: `context` is the program's own context.
+        // SAFETY: `ctx` is the program's own context.
         record.stack = unsafe {
-            generated::bpf_get_stackid(context, (&raw const STACKS).cast_mut().cast(), 0)
+            generated::bpf_get_stackid(free.ctx, (&raw const STACKS).cast_mut().cast(), 0)
         } as i32;
     }
 }
@@ -128,71 +195,141 @@ fn outer(record: &mut Record, skb: SkBuff) {
     if let Some(header) = skb.network_header() {
         record.outer = Flow::default();
         record.outer_length = flow::parse(header, flow::version(header), &mut record.outer);
-        record.key.outer_proto = record.outer.proto;
-        if record.outer.proto == IPPROTO_UDP {
-            record.key.outer_dport = record.outer.dport;
-        }
+        keyed(record);
     }
 }
 
-/// A free with no frame around it: is the packet one that a tunnel sent?
+/// Puts of the outer packet into the key what a verdict needs.
 #[inline(always)]
-fn outside(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reason: u32) {
-    if let Some(sent) = SENT.get_ptr_mut(&skb.0) {
-        // SAFETY: an element of an LRU map stays readable while the program
-        // runs; that it may be reused is no matter, see below.
-        let record = unsafe { &mut *sent };
-        // An skb's address is reused. The packet is the one remembered only if
-        // its inner header still says so.
-        if let Some(inner) = skb.inner_network_header() {
-            let mut now = Flow::default();
-            flow::parse(inner, record.key.flow.ethertype, &mut now);
-            if now == record.key.flow {
-                outer(record, skb);
-                finish(context, cpu, record, skb, location, reason);
-                let _ = SENT.remove(&skb.0);
-                return;
-            }
-        }
-        let _ = SENT.remove(&skb.0);
+fn keyed(record: &mut Record) {
+    record.key.outer_proto = record.outer.proto;
+    if record.outer.proto == IPPROTO_UDP {
+        record.key.outer_dport = record.outer.dport;
     }
-    stray(context, cpu, skb, location, reason);
 }
 
-/// A packet no frame of ours has sent: of interest if it is a tunnel's outer
-/// packet, or if everything is.
+/// A free with no frame around it: is the packet one that a tunnel sent, or,
+/// with `strays`, of interest although no frame of ours has sent it?
 #[inline(always)]
-fn stray(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reason: u32) {
-    let all = config!(all_drops) != 0;
+fn outside(free: &Free, context: &mut Context, strays: bool) {
+    let skb = free.skb;
     let Some(header) = skb.network_header() else {
         return;
     };
-    let ethertype = flow::version(header);
-    if ethertype == 0 && !all {
+    let sent = SENT.get_ptr(&skb.0);
+    if sent.is_none() && !strays {
         return;
     }
-    let (Some(record), Some(empty)) = (SCRATCH.get_ptr_mut(0), EMPTY.get_ptr(0)) else {
+    let (Some(record), Some(work)) = (SCRATCH.get_ptr_mut(0), WORK.get_ptr_mut(0)) else {
         return;
     };
-    read::copy(record, empty as u64);
+    // SAFETY: this CPU's own element.
+    let work = unsafe { &mut *work };
+    let version = flow::version(header);
+    let ethertype = if version == 0 {
+        skb.protocol()
+    } else {
+        version
+    };
+    work.outermost = Flow::default();
+    let parsed = flow::walk(header, ethertype, &mut work.outermost);
+    if let Some(sent) = sent {
+        // A copy: another CPU may give the element to another packet.
+        read::copy(record, sent as u64);
+        let _ = SENT.remove(&skb.0);
+        // SAFETY: this CPU's own element.
+        let record = unsafe { &mut *record };
+        if is_same(record, skb, &work.outermost) {
+            record.outer = Flow::default();
+            if record.key.seen & seen::IN_THE_CLEAR == 0 {
+                record.outer = work.outermost;
+                record.outer_length = parsed.length;
+                keyed(record);
+            }
+            finish(free, context, record);
+            return;
+        }
+    }
+    if strays {
+        stray(free, context, record, version, parsed, work);
+    }
+}
+
+/// An skb's address is reused. The packet is the one remembered only if its
+/// inner header still says so, in the encapsulation or out of it.
+#[inline(always)]
+fn is_same(record: &mut Record, skb: SkBuff, outermost: &Flow) -> bool {
+    if let Some(inner) = skb.inner_network_header() {
+        return record.outer.ethertype != 0 && flow::has_addresses(inner, &record.outer);
+    }
+    let flow = &record.key.flow;
+    if flow.ethertype == 0
+        || !flow::same(&outermost.src, &flow.src)
+        || !flow::same(&outermost.dst, &flow.dst)
+    {
+        return false;
+    }
+    record.key.seen |= seen::IN_THE_CLEAR;
+    if skb.iif() != 0 {
+        record.key.seen |= seen::DECAPSULATED;
+    }
+    true
+}
+
+/// A packet no frame of ours has sent: of interest if it is a tunnel's outer
+/// packet, if it stands on a tunnel device, or if everything is.
+#[inline(always)]
+fn stray(
+    free: &Free,
+    context: &mut Context,
+    record: *mut Record,
+    version: u16,
+    parsed: Parsed,
+    work: &mut Work,
+) {
+    let skb = free.skb;
+    let all = config!(all_drops) != 0;
+    let Some(dev) = skb.device() else { return };
+    if !all {
+        // Fragments that a reassembled packet was made of have no device; what
+        // is no packet of a network (unix, netlink) has no protocol.
+        let protocol = skb.protocol();
+        if dev.0 == 0 || !matches!(protocol, ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP) {
+            return;
+        }
+    }
+    let mut kind = [0; 16];
+    let at_tunnel = dev.0 != 0 && dev.tunnel_kind(&raw mut kind).is_some();
+    let by_header = version != 0 && flow::is_tunnels(&work.outermost);
+    // A tunnel's own receive function knows better (a port we do not).
+    let tunnels = by_header
+        || receive::of(context, skb)
+            .is_some_and(|receive| receive.seen & seen::TUNNEL_RECEIVE != 0);
+    if !tunnels && !at_tunnel && !all {
+        return;
+    }
+    let Some(empty) = EMPTY.get_ptr(0) else {
+        return;
+    };
+    // SAFETY: the address of a field, not a read.
+    read::copy(record, unsafe { &raw const (*empty).frames[0].record }
+        as u64);
     // SAFETY: this CPU's own element.
     let record = unsafe { &mut *record };
-    record.outer_length = flow::parse(header, ethertype, &mut record.outer);
-    let tunnel = match record.outer.proto {
-        IPPROTO_IPIP | IPPROTO_IPV6 | IPPROTO_GRE => true,
-        IPPROTO_UDP => PORTS.get_ptr(&record.outer.dport).is_some(),
-        _ => false,
-    };
-    if !tunnel && !all {
-        return;
-    }
-    let Some(dev) = skb.device() else { return };
+    record.outer = work.outermost;
     if dev.0 != 0 {
         if !dev.wanted() {
             return;
         }
-        record.key.ifindex = 0;
         record.key.netns = dev.netns();
+        if at_tunnel {
+            record.key.ifindex = dev.ifindex();
+            record.kind = kind;
+            dev.name(&raw mut record.dev);
+            if skb.iif() == record.key.ifindex {
+                record.key.seen |= seen::DECAPSULATED;
+            }
+        }
     } else if config!(netns) != 0 || config!(dev)[0] != 0 {
         return;
     }
@@ -200,43 +337,78 @@ fn stray(context: *mut c_void, cpu: &mut Cpu, skb: SkBuff, location: u64, reason
     record.size = size_of::<Record>() as u16;
     record.stack = -1;
     record.mark = skb.mark();
-    record.length = skb.length();
-    record.key.flow = record.outer;
-    record.key.outer_proto = record.outer.proto;
-    record.key.outer_dport = record.outer.dport;
-    record.key.outcome = if tunnel {
-        outcome::STRAY
+    record.length = if parsed.length == 0 {
+        skb.length()
     } else {
-        outcome::UNRELATED
+        parsed.length
     };
-    finish(context, cpu, record, skb, location, reason);
+    record.key.flow = record.outer;
+    if tunnels && !by_header {
+        // Out of its encapsulation, for all that can be said.
+        record.key.seen |= seen::DECAPSULATED;
+    }
+    if tunnels {
+        record.outer_length = parsed.length;
+        keyed(record);
+        record.key.outcome = outcome::STRAY;
+        work.inner = Flow::default();
+        let inner = flow::inner(&work.outermost, parsed.transport, &mut work.inner);
+        if inner.numbered {
+            record.number = inner.number;
+            record.key.seen |= seen::NUMBERED;
+        }
+        if work.inner.ethertype != 0 {
+            record.key.flow = work.inner;
+            record.key.seen |= seen::INNER_DECODED;
+            record.length = inner.length;
+        }
+    } else {
+        record.outer = Flow::default();
+        record.key.outcome = if at_tunnel {
+            outcome::AT_DEVICE
+        } else {
+            outcome::UNRELATED
+        };
+    }
+    finish(free, context, record);
 }
 
 /// What every drop outside a frame has in common.
 #[inline(always)]
-fn finish(
-    context: *mut c_void,
-    cpu: &mut Cpu,
-    record: &mut Record,
-    skb: SkBuff,
-    location: u64,
-    reason: u32,
-) {
-    note(context, record, skb);
+fn finish(free: &Free, context: &mut Context, record: &mut Record) {
+    note(free, record);
     let key = &mut record.key;
-    key.freed_by = freed_by::KFREE_SKB;
-    key.location = location;
-    key.reason = reason;
-    if skb.iif() != 0 {
+    key.freed_by = free.by;
+    key.location = free.location;
+    key.reason = free.reason;
+    [key.told, key.told_type, key.told_code] = free.told;
+    if free.skb.iif() != 0 {
         key.seen |= seen::RECEIVED;
     }
-    if cpu.told_skb == skb.0 {
-        key.told = cpu.told;
-        key.told_type = cpu.told_type;
-        key.told_code = cpu.told_code;
-        cpu.told_skb = 0;
+    if let Some(receive) = receive::of(context, free.skb) {
+        received(record, receive);
+        receive.skb = 0;
+        receive.seen = 0;
     }
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
-    tally::drop(cpu, record);
+    tally::drop(&mut context.coarse, record);
+}
+
+/// What the receiving tunnel's driver did with the packet.
+#[inline(always)]
+fn received(record: &mut Record, receive: &Receive) {
+    record.key.seen |= receive.seen;
+    if receive.dev == 0 {
+        return;
+    }
+    record.key.seen |= seen::RECEIVED;
+    record.key.counters |= receive.moved(&mut record.counters);
+    let dev = NetDevice(receive.dev);
+    record.key.ifindex = dev.ifindex();
+    record.key.netns = dev.netns();
+    record.dev = [0; 16];
+    dev.name(&raw mut record.dev);
+    record.kind = [0; 16];
+    let _ = dev.tunnel_kind(&raw mut record.kind);
 }

@@ -17,6 +17,7 @@ pub static CONFIG: Config = Config {
     kfree_skb_args: 2,
     consume_skb_args: 1,
     stack_size: 0,
+    realtime: 0,
 };
 
 /// One field of [`OFFSETS`]. Volatile, because the value at build time is not

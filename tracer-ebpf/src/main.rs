@@ -18,10 +18,13 @@ mod globals;
 mod maps;
 mod process;
 mod read;
+mod receive;
 mod route;
 mod skb;
 mod tally;
 mod told;
+mod way;
+mod wireguard;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -239,6 +242,19 @@ pub fn skb_realloc_headroom_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// `__skb_gso_segment(skb, features, tx_path)` returns a list.
+#[fexit(function = "__skb_gso_segment")]
+pub fn gso_segment_fexit(ctx: FExitContext) -> i32 {
+    frame::split(SkBuff(ctx.arg(0)), ctx.arg(3));
+    0
+}
+
+#[kretprobe]
+pub fn gso_segment_kretprobe(ctx: RetProbeContext) -> u32 {
+    way::split(ctx.ret());
+    0
+}
+
 // --- routes -----------------------------------------------------------------
 // The return value of a function follows its arguments in the fexit context;
 // the user side checks the number of arguments before it takes this way, since
@@ -328,7 +344,14 @@ pub fn dst_cache_get_ip6_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `fib_table_lookup(tb_id, flp, nhc, err)`: where functions cannot be probed.
+/// `fib_table_lookup(tb_id, flp, nhc, err)`: beside the whole look-up.
+#[btf_tracepoint(function = "fib_table_lookup")]
+pub fn table_asked_btf(ctx: BtfTracePointContext) -> i32 {
+    route::asked_table(ctx.arg(0), ctx.arg(3));
+    0
+}
+
+/// The same where functions cannot be probed.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub fn fib_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
     route::table(route_hook::FIB_TABLE_LOOKUP, ctx.arg(1), ctx.arg(3));
@@ -338,6 +361,181 @@ pub fn fib_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "fib_table_lookup")]
 pub fn fib_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
     route::table(route_hook::FIB_TABLE_LOOKUP, ctx.arg(1), ctx.arg(3));
+    0
+}
+
+// --- the receive side of tunnels ---------------------------------------------
+
+/// A receive function whose first argument is the packet.
+#[kprobe]
+pub fn receive_skb0(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0) {
+        receive::entered(SkBuff(skb));
+    }
+    0
+}
+
+/// A receive function whose second argument is the packet.
+#[kprobe]
+pub fn receive_skb1(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(1) {
+        receive::entered(SkBuff(skb));
+    }
+    0
+}
+
+/// A look-up that returns a `struct ip_tunnel *`.
+#[kretprobe]
+pub fn ip_tunnel_found(ctx: RetProbeContext) -> u32 {
+    receive::found_ip_tunnel(ctx.ret());
+    0
+}
+
+/// A look-up that returns a `struct ip6_tnl *`.
+#[kretprobe]
+pub fn ip6_tnl_found(ctx: RetProbeContext) -> u32 {
+    receive::found_ip6_tnl(ctx.ret());
+    0
+}
+
+/// A look-up that returns a structure of the driver's own: found or not.
+#[kretprobe]
+pub fn tunnel_found(ctx: RetProbeContext) -> u32 {
+    receive::looked_up(ctx.ret(), tracer_common::offsets::ABSENT);
+    0
+}
+
+/// `gre_parse_header` returns the length of the header or an error.
+#[kretprobe]
+pub fn gre_header_parsed(ctx: RetProbeContext) -> u32 {
+    let length: i32 = ctx.ret();
+    if length < 0 {
+        receive::note_newest(seen::GRE_HEADER_REFUSED);
+    }
+    0
+}
+
+/// `ip6_tnl_rcv_ctl` returns whether the tunnel may receive.
+#[kretprobe]
+pub fn receive_control(ctx: RetProbeContext) -> u32 {
+    let allowed: i32 = ctx.ret();
+    if allowed == 0 {
+        receive::note_newest(seen::RECEIVE_CONTROL_REFUSED);
+    }
+    0
+}
+
+/// `ip6_tnl_xmit_ctl` returns whether the tunnel may send.
+#[kretprobe]
+pub fn transmit_control(ctx: RetProbeContext) -> u32 {
+    let allowed: i32 = ctx.ret();
+    if allowed == 0 {
+        frame::mark_top(seen::TRANSMIT_CONTROL_REFUSED);
+    }
+    0
+}
+
+/// `ipv6_chk_addr_and_flags` returns whether an address is on this host.
+#[kretprobe]
+pub fn address_checked(ctx: RetProbeContext) -> u32 {
+    let here: i32 = ctx.ret();
+    if here == 0 {
+        frame::mark_top(seen::ADDRESS_NOT_HERE);
+    }
+    0
+}
+
+// --- WireGuard ----------------------------------------------------------------
+
+/// `wg_allowedips_lookup_dst(table, skb)` returns the peer for a packet.
+#[kretprobe]
+pub fn peer_for(ctx: RetProbeContext) -> u32 {
+    let peer: u64 = ctx.ret();
+    frame::mark_top(if peer == 0 { seen::NO_PEER } else { seen::PEER });
+    0
+}
+
+/// `wg_allowedips_lookup_src(table, skb)`
+#[kprobe]
+pub fn allowed_source(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(1) {
+        receive::source_checked(SkBuff(skb));
+    }
+    0
+}
+
+/// `send4(wg, skb, …)`, `send6(wg, skb, …)`
+#[kprobe]
+pub fn peer_send(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(1) {
+        wireguard::send(SkBuff(skb));
+    }
+    0
+}
+
+#[kretprobe]
+pub fn peer_sent(_ctx: RetProbeContext) -> u32 {
+    wireguard::sent();
+    0
+}
+
+// --- what becomes of a packet on its way --------------------------------------
+
+/// `noop_enqueue(skb, qdisc, to_free)`
+#[fentry(function = "noop_enqueue")]
+pub fn noop_enqueue_fentry(ctx: FEntryContext) -> i32 {
+    way::at_noop_queue(SkBuff(ctx.arg(0)));
+    0
+}
+
+#[kprobe]
+pub fn noop_enqueue_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0) {
+        way::at_noop_queue(SkBuff(skb));
+    }
+    0
+}
+
+/// `ipv4_blackhole_route(net, dst)`
+#[fentry(function = "ipv4_blackhole_route")]
+pub fn ipv4_blackhole_route_fentry(_ctx: FEntryContext) -> i32 {
+    frame::mark_top(seen::BLACKHOLE_ROUTE);
+    0
+}
+
+/// `ip6_blackhole_route(net, dst)`
+#[fentry(function = "ip6_blackhole_route")]
+pub fn ip6_blackhole_route_fentry(_ctx: FEntryContext) -> i32 {
+    frame::mark_top(seen::BLACKHOLE_ROUTE);
+    0
+}
+
+#[kprobe]
+pub fn blackhole_route_kprobe(_ctx: ProbeContext) -> u32 {
+    frame::mark_top(seen::BLACKHOLE_ROUTE);
+    0
+}
+
+/// A function whose first argument is the packet, entered: for its return.
+#[kprobe]
+pub fn asked_skb0(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0) {
+        way::asked(SkBuff(skb));
+    }
+    0
+}
+
+/// `tcf_classify` returns the filters' action.
+#[kretprobe]
+pub fn classified(ctx: RetProbeContext) -> u32 {
+    way::classified(ctx.ret());
+    0
+}
+
+/// `fib_validate_source` returns an error for a source it refuses.
+#[kretprobe]
+pub fn source_validated(ctx: RetProbeContext) -> u32 {
+    way::source_validated(ctx.ret());
     0
 }
 

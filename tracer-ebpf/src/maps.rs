@@ -7,14 +7,10 @@ use aya_ebpf::{
 use tracer_common::{
     config::{KIND_LEN, switch},
     record::Record,
-    tally::{DeviceKey, DeviceTally, Tally, TallyKey, lost},
+    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::frame::{Cpu, Frame};
-
-/// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
-/// (XMIT_RECURSION_LIMIT), for IP tunnels at 5.
-pub const DEPTH: u32 = 16;
+use crate::{frame::Context, free::Work};
 
 /// Details of drops, to the user side.
 #[map]
@@ -23,6 +19,10 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 /// Exact counts per inner flow and evidence.
 #[map]
 pub static TALLIES: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(32768, 0);
+
+/// Exact counts of what passed.
+#[map]
+pub static PASSED: PerCpuHashMap<PassedKey, u64> = PerCpuHashMap::with_max_entries(16384, 0);
 
 /// Exact counts of what did not fit `TALLIES`, by device and evidence only.
 #[map]
@@ -42,33 +42,44 @@ pub static SWITCHES: Array<u32> = Array::with_max_entries(switch::COUNT, 0);
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::COUNT, 0);
 
-/// The kinds of device that are tunnels (`rtnl_link_ops.kind`).
+/// The kinds of device that are tunnels (`rtnl_link_ops.kind`), with bits of
+/// `tracer_common::config::kind`.
 #[map]
 pub static KINDS: HashMap<[u8; KIND_LEN], u32> = HashMap::with_max_entries(64, 0);
 
-/// UDP destination ports of the tunnels of this host.
+/// UDP destination ports of the tunnels of this host, with one of
+/// `tracer_common::config::payload`.
 #[map]
-pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
+pub static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(1024, 0);
 
 /// Packets that left a frame alive, by skb address: a later free is theirs if
 /// their inner header is still the same.
 #[map]
-pub static SENT: LruHashMap<u64, Record> = LruHashMap::with_max_entries(4096, 0);
+pub static SENT: LruHashMap<u64, Record> = LruHashMap::with_max_entries(16384, 0);
 
-/// The stack of open frames of this CPU.
+/// What is under way on each CPU.
 #[map]
-pub static FRAMES: PerCpuArray<Frame> = PerCpuArray::with_max_entries(DEPTH, 0);
+pub static CPU: PerCpuArray<Context> = PerCpuArray::with_max_entries(1, 0);
 
-/// An empty frame to copy from; never written.
+/// The same by task, where the kernel is PREEMPT_RT; the user side sizes it.
 #[map]
-pub static EMPTY: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 0);
+pub static TASKS: LruHashMap<u64, Context> = LruHashMap::with_max_entries(1, 0);
 
+/// An empty context to copy from; never written.
 #[map]
-pub static CPU: PerCpuArray<Cpu> = PerCpuArray::with_max_entries(1, 0);
+pub static EMPTY: PerCpuArray<Context> = PerCpuArray::with_max_entries(1, 0);
+
+/// See `device::percpu_offset`.
+#[map]
+pub static PERCPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// A record for frees outside any frame, too big for the stack.
 #[map]
 pub static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);
+
+/// Flows under examination, likewise.
+#[map]
+pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static STACKS: StackTrace = StackTrace::with_max_entries(4096, 0);

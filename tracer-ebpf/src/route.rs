@@ -30,8 +30,7 @@ const RTF_LOCAL: u32 = 0x8000_0000;
 /// being built.
 #[inline(always)]
 fn asking() -> Option<&'static mut Frame> {
-    let cpu = frame::cpu()?;
-    let top = frame::nth(cpu, 0)?;
+    let top = frame::top(frame::context()?)?;
     let key = &top.record.key;
     if key.freed_by != freed_by::NONE || key.told != 0 || key.seen & seen::HANDED_TO_IP != 0 {
         return None;
@@ -42,22 +41,18 @@ fn asking() -> Option<&'static mut Frame> {
 /// A look-up begins with the flow key at `question` (kretprobe only).
 #[inline(always)]
 pub fn asked(question: u64) {
-    if let Some(cpu) = frame::cpu()
-        && cpu.depth > 0
+    if let Some(context) = frame::context()
+        && context.depth > 0
     {
-        cpu.question = question;
+        context.question = question;
     }
 }
 
 /// The flow key of the look-up that returns now.
 #[inline(always)]
 pub fn question() -> u64 {
-    match frame::cpu() {
-        Some(cpu) => {
-            let question = cpu.question;
-            cpu.question = 0;
-            question
-        }
+    match frame::context() {
+        Some(context) => core::mem::take(&mut context.question),
         None => 0,
     }
 }
@@ -170,6 +165,15 @@ fn leaves_by(frame: &mut Frame, dev: u64) {
     frame.record.route.dev = [0; 16];
     dev.name(&raw mut frame.record.route.dev);
     frame.record.route.dev_ifindex = dev.ifindex();
+}
+
+/// One routing table gave its answer, as part of a look-up: a route of it, or
+/// a rule, may be why the look-up failed.
+#[inline(always)]
+pub fn asked_table(table: u32, error: i32) {
+    let Some(frame) = asking() else { return };
+    frame.record.route.table = table;
+    frame.record.route.table_errno = error.unsigned_abs();
 }
 
 /// One routing table was asked (tracepoint): the errno of the table, not yet

@@ -61,4 +61,12 @@ impl SkBuff {
         }
         Some(head + u64::from(inner))
     }
+
+    /// The same as it is marked, also before the outer header is put in front.
+    #[inline(always)]
+    pub fn marked_inner_header(self) -> Option<u64> {
+        let head: u64 = read::at(self.0, offset!(skb_head))?;
+        let inner: u16 = read::at(self.0, offset!(skb_inner_network_header))?;
+        (inner != 0).then_some(head + u64::from(inner))
+    }
 }

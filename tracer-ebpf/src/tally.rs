@@ -4,13 +4,10 @@ use aya_ebpf::helpers::generated;
 use tracer_common::{
     flow::Flow,
     record::Record,
-    tally::{DeviceKey, DeviceTally, Tally, lost},
+    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::{
-    frame::Cpu,
-    maps::{COARSE, DEVICES, LOST, RECORDS, TALLIES},
-};
+use crate::maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES};
 
 const BPF_NOEXIST: u64 = 1;
 /// So many records of one tally on one CPU are sent in any case; beyond, only
@@ -54,10 +51,42 @@ pub fn device(key: DeviceKey, event: DeviceEvent) {
     }
 }
 
-/// Counts one packet under the record's key; how many this CPU has now, 0 if
-/// it could not be counted by flow.
+/// Counts a packet that passed a frame.
 #[inline(always)]
-pub fn count(cpu: &mut Cpu, record: &Record) -> u64 {
+pub fn passed(key: &TallyKey) {
+    let mut passed = PassedKey {
+        netns: key.netns,
+        ifindex: key.ifindex,
+        dst: key.flow.dst,
+        ethertype: key.flow.ethertype,
+        proto: key.flow.proto,
+        reserved: 0,
+    };
+    if !one_more(&passed) {
+        passed.dst = [0; 16];
+        if !one_more(&passed) {
+            lose(lost::TALLY);
+        }
+    }
+}
+
+#[inline(always)]
+fn one_more(key: &PassedKey) -> bool {
+    if PASSED.get_ptr(key).is_none() {
+        let _ = PASSED.insert(key, &0, BPF_NOEXIST);
+    }
+    let Some(count) = PASSED.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: this CPU's own element.
+    unsafe { *count += 1 };
+    true
+}
+
+/// Counts one packet under the record's key; how many this CPU has now.
+/// `coarse` is room for a key.
+#[inline(always)]
+fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
     if TALLIES.get_ptr(&record.key).is_none() {
         let _ = TALLIES.insert(&record.key, &Tally::default(), BPF_NOEXIST);
     }
@@ -66,23 +95,24 @@ pub fn count(cpu: &mut Cpu, record: &Record) -> u64 {
         return add(unsafe { &mut *tally }, record);
     }
     // Full. Still exact, by device and evidence only.
-    cpu.coarse = record.key;
-    cpu.coarse.flow = Flow {
+    *coarse = record.key;
+    coarse.flow = Flow {
         ethertype: record.key.flow.ethertype,
         proto: record.key.flow.proto,
         ..Flow::default()
     };
-    if COARSE.get_ptr(&cpu.coarse).is_none() {
-        let _ = COARSE.insert(&cpu.coarse, &Tally::default(), BPF_NOEXIST);
+    let coarse = &*coarse;
+    if COARSE.get_ptr(coarse).is_none() {
+        let _ = COARSE.insert(coarse, &Tally::default(), BPF_NOEXIST);
     }
-    match COARSE.get_ptr_mut(&cpu.coarse) {
-        Some(tally) => {
-            // SAFETY: this CPU's own element.
-            add(unsafe { &mut *tally }, record);
+    match COARSE.get_ptr_mut(coarse) {
+        // SAFETY: this CPU's own element.
+        Some(tally) => add(unsafe { &mut *tally }, record),
+        None => {
+            lose(lost::TALLY);
+            0
         }
-        None => lose(lost::TALLY),
     }
-    0
 }
 
 #[inline(always)]
@@ -95,8 +125,8 @@ fn add(tally: &mut Tally, record: &Record) -> u64 {
 
 /// Counts a drop and sends its record.
 #[inline(always)]
-pub fn drop(cpu: &mut Cpu, record: &mut Record) {
-    let nth = count(cpu, record);
+pub fn drop(coarse: &mut TallyKey, record: &mut Record) {
+    let nth = count(coarse, record);
     if nth > EVERY_RECORD && nth & (nth - 1) != 0 {
         return;
     }

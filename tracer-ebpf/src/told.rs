@@ -6,12 +6,14 @@ use crate::{frame, skb::SkBuff};
 /// (rate limits, no route back) is another matter: this is the attempt.
 #[inline(always)]
 pub fn raised(skb: SkBuff, family: u8, kind: i32, code: i32) {
-    let Some(cpu) = frame::cpu() else { return };
-    cpu.told_skb = skb.0;
-    cpu.told = family;
-    cpu.told_type = kind as u8;
-    cpu.told_code = code as u8;
-    if let Some(top) = frame::nth(cpu, 0)
+    let Some(context) = frame::enter() else {
+        return;
+    };
+    context.told_skb = skb.0;
+    context.told = family;
+    context.told_type = kind as u8;
+    context.told_code = code as u8;
+    if let Some(top) = frame::top(context)
         && top.skb == skb.0
     {
         let key = &mut top.record.key;

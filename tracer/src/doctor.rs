@@ -13,7 +13,7 @@ use tracer_common::config::Config;
 use crate::{
     cli::{Format, Options},
     kernel::{btf::Btf, host, offsets, reasons::Reasons, symbols::Symbols},
-    probes::{Missing, Probes},
+    probes::{Missing, Prepared, Probes},
     view::json,
 };
 
@@ -66,10 +66,7 @@ pub fn run(options: &Options) -> Result<u8> {
         }
     );
     if host::is_realtime() {
-        let _ = writeln!(
-            out,
-            "PREEMPT_RT    yes: frames of two tasks on one CPU can mix; verdicts of nested or concurrent tunnels may be unknown"
-        );
+        let _ = writeln!(out, "PREEMPT_RT    yes: frames are kept by task");
     }
     let _ = writeln!(
         out,
@@ -88,7 +85,13 @@ pub fn run(options: &Options) -> Result<u8> {
     );
     let attempt = host::check().and_then(|()| {
         let btf = Arc::new(Btf::vmlinux()?);
-        Probes::attach(&btf, Config::default(), &options.withhold, Symbols::load)
+        Probes::attach(
+            &btf,
+            Config::default(),
+            &options.withhold,
+            Prepared::start(),
+            Symbols::load,
+        )
     });
     let code = match attempt {
         Ok((probes, _)) => {

@@ -4,17 +4,14 @@ use std::io::{Write as _, stdout};
 
 use anyhow::Result;
 
-use crate::{
-    judge::{self, CAUSES},
-    session::Usage,
-};
+use crate::{judge, session::Usage};
 
 /// Prints the catalogue, or one cause in full.
 pub fn run(id: Option<&str>) -> Result<u8> {
     let mut out = stdout().lock();
     let Some(id) = id else {
-        let width = CAUSES.iter().map(|cause| cause.id.len()).max().unwrap_or(0);
-        for cause in CAUSES {
+        let width = judge::all().map(|cause| cause.id.len()).max().unwrap_or(0);
+        for cause in judge::all() {
             writeln!(out, "{:width$}  {}", cause.id, cause.title)?;
         }
         return Ok(0);

@@ -17,7 +17,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
-use tracer_common::{config::Config, flow::Flow};
+use tracer_common::{
+    config::{Config, IFNAMSIZ},
+    flow::Flow,
+};
 
 use crate::{
     cli::{Format, Options},
@@ -26,9 +29,9 @@ use crate::{
         self, FindError, Snapshot,
         netns::{self, Netns},
     },
-    flows::{Book, Report, Row},
+    flows::{Book, Report, Row, Watched},
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
-    probes::Probes,
+    probes::{Prepared, Probes},
     stream::Stream,
     terminal::{self, Screen},
     view::{json, lines, summary, table},
@@ -58,6 +61,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const MAX_DEV: usize = 15;
 /// Most records taken between two looks at everything else.
 const BATCH: usize = 4096;
+/// Most batches of them taken at one go.
+const BATCHES: usize = 8;
 
 /// `tracer watch`.
 pub fn watch(options: &Options) -> Result<u8> {
@@ -94,6 +99,7 @@ impl<'a> Session<'a> {
     /// Checks what was asked for, then attaches.
     fn open(options: &'a Options) -> Result<Self> {
         host::check()?;
+        let prepared = Prepared::start();
         // The kernel takes its time to print its symbols: meanwhile, load.
         let symbols = thread::spawn(Symbols::load);
         let btf = Arc::new(Btf::vmlinux()?);
@@ -115,20 +121,16 @@ impl<'a> Session<'a> {
             let name = device(name, &snapshot, netns.as_ref())?;
             config.dev[..name.len()].copy_from_slice(&name);
         }
-        if host::is_realtime() {
-            tracing::warn!(
-                "PREEMPT_RT: two tasks may transmit on one CPU at a time; look at unknown verdicts with care"
-            );
-        }
         let mut reasons = Reasons::from_btf(&btf);
-        let (mut probes, symbols) = Probes::attach(&btf, config, &options.withhold, || {
-            symbols
-                .join()
-                .map_err(|_| anyhow!("reading the kernel's symbols failed"))?
-        })?;
+        let (mut probes, symbols) =
+            Probes::attach(&btf, config, &options.withhold, prepared, || {
+                symbols
+                    .join()
+                    .map_err(|_| anyhow!("reading the kernel's symbols failed"))?
+            })?;
         if symbols.hidden() {
             tracing::warn!(
-                "the kernel hides its symbols (kernel.kptr_restrict): functions have no names; sysctl -w kernel.kptr_restrict=1 shows them to root"
+                "the kernel hides its symbols: functions have no names; CAP_SYSLOG shows them (kernel.kptr_restrict=1), or sysctl -w kernel.kptr_restrict=0"
             );
         }
         for module in ["openvswitch", "mac80211"] {
@@ -140,8 +142,11 @@ impl<'a> Session<'a> {
         }
         let stream = Stream::open(&mut probes.ebpf)?;
         let own = netns::own().map_or(0, |netns| netns.inode);
-        let routes_watched = probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4");
-        let book = Book::new(symbols, reasons, routes_watched, own, snapshot);
+        let watched = Watched {
+            routes: probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4"),
+            tables: probes.has("fib_table_lookup"),
+        };
+        let book = Book::new(symbols, reasons, watched, own, snapshot);
         probes.set_ports(book.ports())?;
         Ok(Self {
             options,
@@ -220,30 +225,38 @@ impl<'a> Session<'a> {
         self.conclude(watching)
     }
 
-    /// Takes all records that are there.
+    /// Takes the records that are there; what comes meanwhile waits for the
+    /// next time, so that under a storm the rest has its turn too.
     fn take(&mut self) -> Result<()> {
-        loop {
+        for _ in 0..BATCHES {
             let records = self.stream.records(BATCH);
             if records.is_empty() {
                 return Ok(());
             }
-            self.learn(
-                records
-                    .iter()
-                    .map(|record| (record.key.netns, record.key.ifindex)),
-            );
+            // A module that came since the last look has addresses in them.
+            if !self
+                .book
+                .knows_places(records.iter().map(|record| record.key.location))
+            {
+                self.follow_modules();
+            }
+            let unknown: Vec<_> = records
+                .iter()
+                .filter(|record| self.book.is_unknown(record))
+                .map(|record| (record.key.netns, record.key.ifindex, record.dev))
+                .collect();
+            self.learn(unknown);
             for record in &records {
                 let stack = self.stream.stack(record.stack);
                 self.book.record(record, &stack);
             }
         }
+        self.stream.more();
+        Ok(())
     }
 
-    /// Asks netlink if one of these devices has not been heard of.
-    fn learn(&mut self, devices: impl Iterator<Item = (u32, u32)>) {
-        let unknown: Vec<(u32, u32)> = devices
-            .filter(|(netns, ifindex)| self.book.is_unknown(*netns, *ifindex))
-            .collect();
+    /// Asks netlink for devices that have not been heard of.
+    fn learn(&mut self, unknown: Vec<(u32, u32, [u8; IFNAMSIZ])>) {
         if unknown.is_empty() {
             return;
         }
@@ -253,24 +266,35 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Modules that came or went, devices that came.
-    fn look_around(&mut self) -> Result<()> {
+    fn follow_modules(&mut self) {
         if self.book.follow_modules() {
             self.probes.follow_modules(self.book.symbols());
         }
-        let devices = self.stream.devices()?;
-        self.learn(devices.iter().map(|(key, _)| (key.netns, key.ifindex)));
+    }
+
+    /// Modules that came or went, devices that came.
+    fn look_around(&mut self) -> Result<()> {
+        self.follow_modules();
+        let unknown = self
+            .stream
+            .devices()?
+            .iter()
+            .filter(|(key, _)| self.book.is_unheard_of(key))
+            .map(|(key, _)| (key.netns, key.ifindex, [0; IFNAMSIZ]))
+            .collect();
+        self.learn(unknown);
         Ok(())
     }
 
     fn report(&mut self) -> Result<Report> {
         let lost = self.stream.lost()?;
         let tallies = self.stream.tallies()?;
+        let passed = self.stream.passed()?;
         let devices = self.stream.devices()?;
         // After the counts: what is told once, when it was counted, is told with
         // its details.
         self.take()?;
-        Ok(self.book.report(&tallies, &devices, lost))
+        Ok(self.book.report(&tallies, &passed, &devices, lost))
     }
 
     /// Shows what is new while watching.
@@ -342,7 +366,7 @@ impl<'a> Session<'a> {
         }
         Ok(if report.drops() > 0 {
             1
-        } else if report.is_complete() && self.probes.has_frames() {
+        } else if report.is_complete() && report.unexplained() == 0 && self.probes.has_frames() {
             0
         } else {
             crate::COULD_NOT_TRACE

@@ -15,6 +15,7 @@ enum Field {
     Local,
     Remote,
     Ttl,
+    Proto,
     EncapType,
     EncapSport,
     EncapDport,
@@ -40,6 +41,7 @@ const IPTUN: Family = &[
     (2, Field::Local),
     (3, Field::Remote),
     (4, Field::Ttl),
+    (9, Field::Proto),
     (15, Field::EncapType),
     (17, Field::EncapSport),
     (18, Field::EncapDport),
@@ -129,6 +131,8 @@ const KINDS: &[(&str, Family)] = &[
     ("gtp", GTP),
     ("wireguard", ELSEWHERE),
     ("l2tp", ELSEWHERE),
+    ("ovpn", ELSEWHERE),
+    ("amt", ELSEWHERE),
 ];
 
 /// `GRE_KEY`: the key is there, even when it is 0.
@@ -141,6 +145,7 @@ pub(super) struct Tunnel {
     pub local: Option<IpAddr>,
     pub remote: Option<IpAddr>,
     pub ttl: Option<u8>,
+    pub proto: Option<u8>,
     pub encap: Option<String>,
     pub encap_sport: Option<u16>,
     pub encap_dport: Option<u16>,
@@ -191,6 +196,7 @@ pub(super) fn tunnel(kind: &str, data: &[u8]) -> Tunnel {
             Field::Local => tunnel.local = address(value).or(tunnel.local),
             Field::Remote => tunnel.remote = address(value).or(tunnel.remote),
             Field::Ttl => tunnel.ttl = value.first().copied(),
+            Field::Proto => tunnel.proto = value.first().copied().filter(|proto| *proto != 0),
             Field::EncapType => tunnel.encap = host_u16(value).and_then(encap),
             Field::EncapSport => tunnel.encap_sport = be_u16(value).filter(|port| *port != 0),
             Field::EncapDport => tunnel.encap_dport = be_u16(value).filter(|port| *port != 0),

@@ -74,6 +74,8 @@ pub struct Device {
     /// The TTL of its outer packets; 0 for that of the inner ones or the
     /// system's, depending on the kind.
     pub ttl: Option<u8>,
+    /// The one protocol it carries (its mode), unless any.
+    pub proto: Option<u8>,
     /// The mark its outer packets are routed by.
     pub fwmark: Option<u32>,
     /// Whether it is set up (`IFF_UP`).
@@ -282,6 +284,7 @@ fn parse(netns: u32, message: &[u8]) -> Option<Device> {
         link: tunnel.link.or(device.link),
         external: tunnel.external,
         ttl: tunnel.ttl,
+        proto: tunnel.proto,
         fwmark: tunnel.fwmark,
         ..device
     })

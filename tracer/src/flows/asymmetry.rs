@@ -1,12 +1,7 @@
 //! Which attribute separates the packets of a device that pass from those
 //! that vanish.
 
-use std::{collections::BTreeMap, net::IpAddr};
-
-use tracer_common::{
-    flow::Flow,
-    tally::{TallyKey, outcome},
-};
+use std::collections::BTreeMap;
 
 use crate::{judge::names, view::text};
 
@@ -22,23 +17,31 @@ pub struct Asymmetry {
 /// Most values of an attribute that are worth listing.
 const MAX_VALUES: usize = 8;
 
+/// What is known of packets that went the same way.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    pub ethertype: u16,
+    pub proto: u8,
+    /// Inner destination, where it was kept apart.
+    pub dst: Option<[u8; 16]>,
+    pub passed: u64,
+    pub dropped: u64,
+}
+
 /// Counts by one attribute.
 fn by(
     attribute: &'static str,
-    tallies: &[(TallyKey, u64)],
-    value: impl Fn(&Flow) -> Option<String>,
+    outcomes: &[Outcome],
+    value: impl Fn(&Outcome) -> Option<String>,
 ) -> Vec<Asymmetry> {
     let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for (key, packets) in tallies {
-        let Some(value) = value(&key.flow) else {
+    for outcome in outcomes {
+        let Some(value) = value(outcome) else {
             continue;
         };
         let (passed, dropped) = counts.entry(value).or_default();
-        match key.outcome {
-            outcome::SENT => *passed += packets,
-            outcome::DROPPED => *dropped += packets,
-            _ => {}
-        }
+        *passed += outcome.passed;
+        *dropped += outcome.dropped;
     }
     counts
         .into_iter()
@@ -52,22 +55,23 @@ fn by(
 }
 
 /// Sent and dropped packets by address family.
-pub fn families(tallies: &[(TallyKey, u64)]) -> Vec<Asymmetry> {
-    by("family", tallies, |flow| {
-        Some(text::family(flow).to_ascii_lowercase())
+pub fn families(outcomes: &[Outcome]) -> Vec<Asymmetry> {
+    by("family", outcomes, |outcome| {
+        Some(text::family_of(outcome.ethertype).to_ascii_lowercase())
     })
 }
 
 /// The attributes that split the device's packets cleanly: with each value,
 /// all packets pass or all vanish, and there is one of each.
-pub fn clean_splits(tallies: &[(TallyKey, u64)]) -> Vec<Asymmetry> {
+pub fn clean_splits(outcomes: &[Outcome]) -> Vec<Asymmetry> {
     let candidates = [
-        families(tallies),
-        by("protocol", tallies, |flow| {
-            Some(names::protocol(flow.proto).map_or(flow.proto.to_string(), str::to_owned))
+        families(outcomes),
+        by("protocol", outcomes, |outcome| {
+            let number = outcome.proto;
+            Some(names::protocol(number).map_or(number.to_string(), str::to_owned))
         }),
-        by("destination", tallies, |flow| {
-            text::address(&flow.dst, flow.ethertype).map(|address: IpAddr| address.to_string())
+        by("destination", outcomes, |outcome| {
+            text::address(&outcome.dst?, outcome.ethertype).map(|address| address.to_string())
         }),
     ];
     candidates
@@ -92,28 +96,20 @@ mod tests {
 
     use super::*;
 
-    fn tally(ethertype: u16, outcome: u8, packets: u64) -> (TallyKey, u64) {
-        let flow = Flow {
+    fn outcome(ethertype: u16, passed: u64, dropped: u64) -> Outcome {
+        Outcome {
             ethertype,
-            ..Flow::default()
-        };
-        (
-            TallyKey {
-                flow,
-                outcome,
-                ..TallyKey::default()
-            },
-            packets,
-        )
+            proto: 0,
+            dst: None,
+            passed,
+            dropped,
+        }
     }
 
     #[test]
     fn the_family_that_vanishes_is_named() {
-        let tallies = [
-            tally(ETH_P_IP, outcome::SENT, 5),
-            tally(ETH_P_IPV6, outcome::DROPPED, 7),
-        ];
-        let splits = clean_splits(&tallies);
+        let outcomes = [outcome(ETH_P_IP, 5, 0), outcome(ETH_P_IPV6, 0, 7)];
+        let splits = clean_splits(&outcomes);
         let family: Vec<_> = splits
             .iter()
             .filter(|split| split.attribute == "family")
@@ -125,13 +121,13 @@ mod tests {
 
     #[test]
     fn a_mixed_family_separates_nothing() {
-        let tallies = [
-            tally(ETH_P_IP, outcome::SENT, 5),
-            tally(ETH_P_IPV6, outcome::DROPPED, 7),
-            tally(ETH_P_IPV6, outcome::SENT, 1),
+        let outcomes = [
+            outcome(ETH_P_IP, 5, 0),
+            outcome(ETH_P_IPV6, 0, 7),
+            outcome(ETH_P_IPV6, 1, 0),
         ];
         assert!(
-            clean_splits(&tallies)
+            clean_splits(&outcomes)
                 .iter()
                 .all(|split| split.attribute != "family")
         );

@@ -7,8 +7,9 @@ use std::{
 };
 
 use tracer_common::{
+    config::{IFNAMSIZ, payload},
     record::Record,
-    tally::{DeviceKey, DeviceTally, Tally, TallyKey, outcome},
+    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey},
 };
 
 use super::{Report, Row, ledger};
@@ -32,13 +33,26 @@ struct Seen {
     /// Was the encapsulation's module there when the record came?
     encap_module: Option<bool>,
     stack: Vec<Place>,
+    /// The tunnel device, and the one the packet stood on, as they were then:
+    /// what is configured afterwards does not change what was.
+    device: Option<Device>,
+    freed_device: Option<Device>,
+}
+
+/// What is known to be seen, so that its absence tells something.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    /// Look-ups of routes.
+    pub routes: bool,
+    /// The answers of single routing tables.
+    pub tables: bool,
 }
 
 /// See the module.
 pub struct Book {
     symbols: Symbols,
     reasons: Reasons,
-    routes_watched: bool,
+    watched: Watched,
     /// Namespace to leave unnamed: our own.
     own_netns: u32,
     started: Instant,
@@ -49,8 +63,9 @@ pub struct Book {
     /// Counters at the start; a device that is not here came later.
     before: HashMap<(u32, u32), Counters>,
     netns: HashMap<u32, String>,
-    /// Devices that were looked for and not found, not to look again.
-    sought: HashSet<(u32, u32)>,
+    /// Devices that were looked for and not found, not to look again; with
+    /// their names, since indices are used again.
+    sought: HashSet<(u32, u32, [u8; IFNAMSIZ])>,
     shown: HashMap<RowKey, (u64, Instant)>,
 }
 
@@ -58,7 +73,7 @@ impl Book {
     pub fn new(
         symbols: Symbols,
         reasons: Reasons,
-        routes_watched: bool,
+        watched: Watched,
         own_netns: u32,
         start: Snapshot,
     ) -> Self {
@@ -70,7 +85,7 @@ impl Book {
         Self {
             symbols,
             reasons,
-            routes_watched,
+            watched,
             own_netns,
             started: Instant::now(),
             records: HashMap::new(),
@@ -100,30 +115,81 @@ impl Book {
         }
     }
 
-    /// A device the book has not heard of: take a new snapshot.
-    pub fn is_unknown(&self, netns: u32, ifindex: u32) -> bool {
-        ifindex != 0
-            && !self.devices.contains_key(&(netns, ifindex))
-            && !self.sought.contains(&(netns, ifindex))
-    }
-
-    /// Takes a newer snapshot in. What is gone stays as it was last seen.
-    pub fn learn(&mut self, snapshot: Snapshot, sought: impl IntoIterator<Item = (u32, u32)>) {
-        self.devices.extend(snapshot.devices);
-        self.netns.extend(snapshot.names);
-        for key in sought {
-            if !self.devices.contains_key(&key) {
-                self.sought.insert(key);
+    /// Is the tunnel device of a record one the book has not heard of, or has
+    /// another one in its place?
+    pub fn is_unknown(&self, record: &Record) -> bool {
+        let key = &record.key;
+        if key.ifindex == 0 || self.sought.contains(&(key.netns, key.ifindex, record.dev)) {
+            return false;
+        }
+        match self.devices.get(&(key.netns, key.ifindex)) {
+            None => true,
+            Some(device) => {
+                record.dev[0] != 0
+                    && (device.name != until_zero(&record.dev)
+                        || !same_kind(device, until_zero(&record.kind)))
             }
         }
     }
 
-    /// UDP ports that tunnels of this host send to.
-    pub fn ports(&self) -> impl Iterator<Item = u16> {
+    /// A device of which only counts are known.
+    pub fn is_unheard_of(&self, device: &DeviceKey) -> bool {
+        let DeviceKey { netns, ifindex } = *device;
+        !self.devices.contains_key(&(netns, ifindex))
+            && !self.sought.contains(&(netns, ifindex, [0; IFNAMSIZ]))
+    }
+
+    /// Takes a newer snapshot in. What is gone stays as it was last seen.
+    pub fn learn(
+        &mut self,
+        snapshot: Snapshot,
+        sought: impl IntoIterator<Item = (u32, u32, [u8; IFNAMSIZ])>,
+    ) {
+        for (key, device) in snapshot.devices {
+            if self
+                .devices
+                .get(&key)
+                .is_some_and(|known| known.kind != device.kind)
+            {
+                // Another device by now: it began with zeros.
+                self.before.remove(&key);
+            }
+            self.devices.insert(key, device);
+        }
+        self.netns.extend(snapshot.names);
+        self.sought.extend(sought);
+    }
+
+    /// Do all of these addresses have names by now?
+    pub fn knows_places(&self, addresses: impl Iterator<Item = u64>) -> bool {
+        addresses
+            .into_iter()
+            .all(|address| address == 0 || self.places.contains_key(&address))
+    }
+
+    /// UDP ports that tunnels of this host use, and what follows the UDP header
+    /// there (`config::payload`).
+    pub fn ports(&self) -> impl Iterator<Item = (u16, u32)> {
         self.devices
             .values()
             .filter(|device| device.is_tunnel())
-            .flat_map(|device| [device.encap_dport, device.port])
+            .flat_map(|device| {
+                let encap = match (device.encap.as_deref(), device.kind.as_str()) {
+                    (Some("gue"), _) => payload::GUE,
+                    (Some("fou"), "sit" | "ipip" | "ip6tnl") => payload::FOU_IP,
+                    (Some("fou"), "gre" | "gretap" | "ip6gre" | "ip6gretap") => payload::FOU_GRE,
+                    _ => payload::OPAQUE,
+                };
+                let own = match device.kind.as_str() {
+                    "vxlan" => payload::VXLAN,
+                    "geneve" => payload::GENEVE,
+                    _ => payload::OPAQUE,
+                };
+                [
+                    device.encap_dport.map(|port| (port, encap)),
+                    device.port.map(|port| (port, own)),
+                ]
+            })
             .flatten()
     }
 
@@ -138,17 +204,23 @@ impl Book {
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return;
         }
-        let encap_module = self
-            .devices
-            .get(&(record.key.netns, record.key.ifindex))
+        let device = self.device(record.key.netns, record.key.ifindex, Some(record));
+        let encap_module = device
+            .as_ref()
             .and_then(|device| device.encap.as_ref())
             .map(|_| Symbols::module_loaded("fou"));
+        let freed_device = self
+            .devices
+            .get(&(record.freed_netns, record.freed_ifindex))
+            .cloned();
         self.records.insert(
             record.key,
             Seen {
                 record: *record,
                 encap_module,
                 stack,
+                device,
+                freed_device,
             },
         );
     }
@@ -165,8 +237,19 @@ impl Book {
             offset: found.offset,
             module: found.module.map(str::to_owned),
         });
-        self.places.insert(address, place.clone());
+        // A module that just came may have it: asked again next time.
+        if place.is_some() {
+            self.places.insert(address, place.clone());
+        }
         place
+    }
+
+    /// The device by netlink, unless the kernel's word in a record says that it
+    /// is another one by now.
+    fn device(&self, netns: u32, ifindex: u32, record: Option<&Record>) -> Option<Device> {
+        let device = self.devices.get(&(netns, ifindex))?;
+        let same = record.is_none_or(|record| same_kind(device, until_zero(&record.kind)));
+        same.then(|| device.clone())
     }
 
     fn netns_label(&self, inode: u32) -> Option<String> {
@@ -181,10 +264,13 @@ impl Book {
     fn evidence(&mut self, key: TallyKey) -> (Evidence, Vec<Place>) {
         let place = self.place(key.location);
         let seen = self.records.get(&key);
-        let device = self.devices.get(&(key.netns, key.ifindex)).cloned();
+        let device = match seen {
+            Some(seen) => seen.device.clone(),
+            None => self.device(key.netns, key.ifindex, None),
+        };
         let kind = match (&device, seen) {
-            (Some(device), _) if !device.kind.is_empty() => device.kind.clone(),
-            (_, Some(seen)) => printable(until_zero(&seen.record.kind)),
+            (_, Some(seen)) if seen.record.kind[0] != 0 => printable(until_zero(&seen.record.kind)),
+            (Some(device), _) => device.kind.clone(),
             _ => String::new(),
         };
         let evidence = Evidence {
@@ -200,8 +286,10 @@ impl Book {
                 })
             }),
             device,
+            freed_device: seen.and_then(|seen| seen.freed_device.clone()),
             kind,
-            routes_watched: self.routes_watched,
+            routes_watched: self.watched.routes,
+            tables_watched: self.watched.tables,
             encap_module: seen.and_then(|seen| seen.encap_module),
         };
         let stack = seen.map(|seen| seen.stack.clone()).unwrap_or_default();
@@ -212,15 +300,16 @@ impl Book {
     pub fn report(
         &mut self,
         tallies: &[(TallyKey, Tally)],
+        passed: &[(PassedKey, u64)],
         devices: &[(DeviceKey, DeviceTally)],
         lost: Lost,
     ) -> Report {
         let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
         for (key, tally) in tallies {
-            if key.outcome == outcome::SENT {
+            let (evidence, stack) = self.evidence(*key);
+            if !judge::is_drop(&evidence) {
                 continue;
             }
-            let (evidence, stack) = self.evidence(*key);
             let (cause, confidence) = judge::judge(&evidence);
             let row_key = (key.netns, key.ifindex, key.flow, cause.id, key.outcome);
             match rows.get_mut(&row_key) {
@@ -262,10 +351,6 @@ impl Book {
                 std::cmp::Reverse(row.last_ns),
             )
         });
-        let counts: Vec<(TallyKey, u64)> = tallies
-            .iter()
-            .map(|(key, tally)| (*key, tally.packets))
-            .collect();
         let mut ledgers: Vec<_> = devices
             .iter()
             .map(|(key, tally)| {
@@ -275,7 +360,7 @@ impl Book {
                     *tally,
                     self.name(id, &rows),
                     self.netns_label(key.netns),
-                    &counts,
+                    passed,
                     &rows,
                 );
                 if let Some(device) = self.devices.get(&id) {
@@ -333,13 +418,18 @@ impl Book {
         let length = (record.path_len as usize).min(record.path.len());
         record.path[..length]
             .iter()
-            .map(|ifindex| {
+            .map(|DeviceKey { netns, ifindex }| {
                 self.devices
-                    .get(&(evidence.key.netns, *ifindex))
+                    .get(&(*netns, *ifindex))
                     .map_or_else(|| format!("if{ifindex}"), Device::display_name)
             })
             .collect()
     }
+}
+
+/// Is the device of the kind that the kernel says? Some devices have none.
+fn same_kind(device: &Device, kind: &[u8]) -> bool {
+    kind.is_empty() || device.kind.is_empty() || device.kind.as_bytes() == kind
 }
 
 /// The bytes of a name before its terminating zero.

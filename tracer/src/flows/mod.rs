@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracer_common::tally::DeviceTally;
 
 pub use asymmetry::Asymmetry;
-pub use book::{Book, until_zero};
+pub use book::{Book, Watched, until_zero};
 
 use crate::{
     judge::{Cause, Confidence, Evidence, Place},
@@ -99,6 +99,11 @@ impl Report {
     /// Packets that vanished.
     pub fn drops(&self) -> u64 {
         self.rows.iter().map(|row| row.count).sum()
+    }
+
+    /// Packets whose end was not seen.
+    pub fn unexplained(&self) -> u64 {
+        self.ledgers.iter().map(Ledger::unexplained).sum()
     }
 
     /// Is every count exact?

@@ -4,10 +4,40 @@
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow},
     record::Record,
-    tally::{TallyKey, freed_by, outcome, route, seen},
+    tally::{TX_PACKETS, TallyKey, freed_by, outcome, route, seen},
 };
 
 use crate::devices::Device;
+
+/// Functions that have received packets only.
+const RECEIVING: &[&str] = &[
+    "__netif_receive_skb_core",
+    "enqueue_to_backlog",
+    "gro_cells_receive",
+    "vxlan_rcv",
+    "geneve_udp_encap_recv",
+    "bareudp_udp_encap_recv",
+    "gtp_encap_recv",
+    "l2tp_recv_common",
+    "l2tp_udp_encap_recv",
+    "gre_rcv",
+    "ip_tunnel_rcv",
+    "ipip6_rcv",
+    "sit_tunnel_rcv",
+    "ipip_tunnel_rcv",
+    "ipxip6_rcv",
+    "__ip6_tnl_rcv",
+    "tunnel4_rcv",
+    "tunnel64_rcv",
+    "tunnel6_rcv",
+    "tunnel46_rcv",
+    "fou_udp_recv",
+    "gue_udp_recv",
+    "udp_rcv",
+    "__udp4_lib_rcv",
+    "udpv6_rcv",
+    "__udp6_lib_rcv",
+];
 
 /// A place in the kernel's code, by the running kernel's symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +59,14 @@ pub struct Evidence {
     pub reason: Option<String>,
     /// The tunnel device by netlink's word.
     pub device: Option<Device>,
+    /// The device the freed packet stood on, by netlink's word.
+    pub freed_device: Option<Device>,
     /// The tunnel's kind, by the kernel's or netlink's word.
     pub kind: String,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
+    /// Were the answers of single routing tables watched?
+    pub tables_watched: bool,
     /// Is the module of the tunnel's encapsulation (fou) there? Unknown where
     /// there is none.
     pub encap_module: Option<bool>,
@@ -57,13 +91,28 @@ impl Evidence {
         self.key.outcome == outcome::DROPPED && !self.saw(seen::HANDED_TO_IP)
     }
 
-    pub fn saw(&self, what: u8) -> bool {
+    /// The same, or in WireGuard's thread before it sent.
+    pub fn before_the_underlay(&self) -> bool {
+        self.in_driver()
+            || (self.key.outcome == outcome::LOST_LATER
+                && self.saw(seen::PEER_SEND)
+                && !self.saw(seen::HANDED_TO_IP))
+    }
+
+    /// Any of these.
+    pub fn saw(&self, what: u32) -> bool {
         self.key.seen & what != 0
     }
 
     /// The driver's own function was seen to run.
     pub fn driver_seen(&self) -> bool {
         self.saw(seen::DRIVER)
+    }
+
+    /// Was the packet being received when it was freed? The interface it came
+    /// by is forgotten on its way out of the encapsulation: the place tells too.
+    pub fn received(&self) -> bool {
+        self.saw(seen::RECEIVED | seen::TUNNEL_RECEIVE) || self.freed_in_any(RECEIVING)
     }
 
     pub fn by_kfree(&self) -> bool {
@@ -81,6 +130,40 @@ impl Evidence {
         })
     }
 
+    /// Was it freed in one of these?
+    pub fn freed_in_any(&self, functions: &[&str]) -> bool {
+        functions.iter().any(|function| self.freed_in(function))
+    }
+
+    /// Did the freed packet stand on a device of this kind?
+    pub fn freed_on_kind(&self, kind: &str) -> bool {
+        self.freed_device
+            .as_ref()
+            .is_some_and(|device| device.kind == kind)
+    }
+
+    /// The kernel's reason, unless it says nothing.
+    pub fn named_reason(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|name| {
+            !matches!(
+                *name,
+                "NOT_SPECIFIED" | "NOT_DROPPED_YET" | "CONSUMED" | "SKB_CONSUMED"
+            )
+        })
+    }
+
+    /// Is a device of the path in it twice?
+    pub fn repeats(&self) -> bool {
+        let Some(record) = &self.record else {
+            return false;
+        };
+        let length = (record.path_len as usize).min(record.path.len());
+        let path = &record.path[..length];
+        path.iter()
+            .enumerate()
+            .any(|(n, device)| path[n + 1..].contains(device))
+    }
+
     /// Was it freed in this module?
     pub fn freed_in_module(&self, module: &str) -> bool {
         self.place
@@ -96,8 +179,8 @@ impl Evidence {
     pub fn moved_only(&self, counters: &[usize]) -> bool {
         let wanted = counters
             .iter()
-            .fold(0u8, |mask, counter| mask | 1 << counter);
-        self.key.counters == wanted
+            .fold(0u16, |mask, counter| mask | 1 << counter);
+        self.key.counters & !(1 << TX_PACKETS) == wanted
     }
 
     pub fn route_seen(&self) -> bool {

@@ -3,9 +3,11 @@
 pub mod causes;
 pub mod evidence;
 pub mod names;
+mod places;
 
-pub use causes::{CAUSES, Cause};
+pub use causes::{Cause, all};
 pub use evidence::{Evidence, Place};
+pub use places::is_drop;
 
 /// How sure a verdict is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -31,15 +33,14 @@ impl Confidence {
 
 /// The first cause that applies.
 pub fn judge(evidence: &Evidence) -> (&'static Cause, Confidence) {
-    CAUSES
-        .iter()
+    all()
         .find_map(|cause| (cause.applies)(evidence).map(|confidence| (cause, confidence)))
         .expect("the last cause, `unknown`, always applies")
 }
 
 /// A cause by its id.
 pub fn cause(id: &str) -> Option<&'static Cause> {
-    CAUSES.iter().find(|cause| cause.id == id)
+    all().find(|cause| cause.id == id)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tracer_common::{
 use super::*;
 use crate::devices::Device;
 
-fn counters(moved: &[usize]) -> u8 {
+fn counters(moved: &[usize]) -> u16 {
     moved.iter().fold(0, |mask, counter| mask | 1 << counter)
 }
 
@@ -40,8 +40,10 @@ fn sit() -> Evidence {
             kind: "sit".to_owned(),
             ..Device::default()
         }),
+        freed_device: None,
         kind: "sit".to_owned(),
         routes_watched: true,
+        tables_watched: true,
         encap_module: None,
     }
 }
@@ -56,6 +58,14 @@ fn seed() -> Evidence {
     evidence.key.told_type = 1;
     evidence.key.told_code = 3;
     evidence
+}
+
+fn at(function: &str) -> Option<Place> {
+    Some(Place {
+        function: function.to_owned(),
+        offset: 1,
+        module: None,
+    })
 }
 
 fn verdict(evidence: &Evidence) -> (&'static str, Confidence) {
@@ -104,6 +114,7 @@ fn a_local_route_alone_is_no_verdict() {
     evidence.key.counters = 0;
     evidence.key.outer_proto = IPPROTO_UDP;
     evidence.reason = Some("NO_SOCKET".to_owned());
+    evidence.place = at("__udp4_lib_rcv");
     assert_eq!(verdict(&evidence), ("no-listener", Confidence::Proved));
 }
 
@@ -186,6 +197,7 @@ fn a_refusal_without_a_reason_is_known_by_its_icmp_error() {
     evidence.key.outer_proto = IPPROTO_UDP;
     evidence.key.counters = 0;
     assert_eq!(verdict(&evidence).0, "unknown");
+    evidence.place = at("udp_rcv");
     (
         evidence.key.told,
         evidence.key.told_type,
@@ -195,13 +207,37 @@ fn a_refusal_without_a_reason_is_known_by_its_icmp_error() {
 }
 
 #[test]
-fn ids_are_unique_and_the_last_cause_always_applies() {
-    let mut ids: Vec<_> = CAUSES.iter().map(|cause| cause.id).collect();
-    assert_eq!(ids.last(), Some(&"unknown"));
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), CAUSES.len());
+fn a_firewall_that_rejects_is_no_missing_listener() {
     let mut evidence = sit();
-    evidence.key = TallyKey::default();
-    assert_eq!(verdict(&evidence), ("unknown", Confidence::Unknown));
+    evidence.key.outcome = outcome::STRAY;
+    evidence.key.outer_proto = IPPROTO_UDP;
+    evidence.key.counters = 0;
+    evidence.key.told = 4;
+    evidence.key.told_type = 3;
+    evidence.key.told_code = 3;
+    evidence.place = at("nf_hook_slow");
+    assert_eq!(verdict(&evidence), ("netfilter-drop", Confidence::Proved));
+    // FOU resubmitted the packet, and no tunnel wanted it.
+    evidence.place = at("tunnel64_rcv");
+    assert_eq!(
+        verdict(&evidence),
+        ("no-matching-tunnel", Confidence::Proved)
+    );
+}
+
+#[test]
+fn what_arrived_is_no_drop() {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::AT_DEVICE;
+    evidence.key.seen = seen::DECAPSULATED | seen::RECEIVED;
+    evidence.reason = Some("NO_SOCKET".to_owned());
+    evidence.place = at("icmp_rcv");
+    assert!(!is_drop(&evidence));
+    evidence.place = at("ip_rcv_finish_core");
+    assert!(is_drop(&evidence));
+    // A copy for a tap, on its way out.
+    evidence.key.outcome = outcome::STRAY;
+    evidence.key.seen = 0;
+    evidence.place = at("tpacket_rcv");
+    assert!(!is_drop(&evidence));
 }

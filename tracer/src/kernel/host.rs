@@ -69,7 +69,7 @@ pub fn check() -> Result<()> {
     let missing = missing_capabilities();
     if missing.contains(&"CAP_BPF") || missing.contains(&"CAP_PERFMON") {
         bail!(
-            "no privileges to trace: missing {} (run as root, or: setcap cap_bpf,cap_perfmon,cap_sys_admin+ep tracer)",
+            "no privileges to trace: missing {} (run as root, or: setcap cap_bpf,cap_perfmon,cap_sys_admin,cap_sys_ptrace,cap_syslog+ep tracer)",
             missing.join(", ")
         );
     }

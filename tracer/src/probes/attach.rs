@@ -1,28 +1,47 @@
 //! Loads the programs with what is known of this kernel, and attaches each
 //! point by the first way that works.
 
-use std::{collections::HashMap as StdHashMap, sync::Arc};
+use std::{collections::HashMap as StdHashMap, os::fd::AsFd as _, sync::Arc, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader,
+    Btf as AyaBtf, BtfError, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData},
-    programs::{
-        BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, kprobe::KProbeLinkId,
-    },
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProbeKind, ProgramError, RawTracePoint},
 };
-use tracer_common::config::{Config, KIND_LEN, switch};
+use tracer_common::config::{Config, KIND_LEN, kind, switch};
 use tracing::{debug, info};
 
 use super::{
     Attached, Missing,
-    kinds::{KINDS, SIT_INNER},
-    points::{DRIVER, DRIVER_LOST, FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
+    hooks::{self, DRIVER, Hook},
+    kinds::KINDS,
+    kprobe::{self, Link, Target},
+    points::{FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
 };
 use crate::kernel::{btf::Btf, host, offsets, symbols::Symbols};
 
 /// The object that build.rs made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
+
+/// Most tasks that transmit at a time on a PREEMPT_RT kernel.
+const MAX_TASKS: u32 = 1024;
+
+/// What aya reads of the kernel's types: the same megabytes for its loader and
+/// for the programs, on threads of their own while we read ours.
+pub struct Prepared {
+    loader: thread::JoinHandle<EbpfLoader<'static>>,
+    btf: thread::JoinHandle<Result<AyaBtf, BtfError>>,
+}
+
+impl Prepared {
+    pub fn start() -> Self {
+        Self {
+            loader: thread::spawn(EbpfLoader::new),
+            btf: thread::spawn(AyaBtf::from_sys_fs),
+        }
+    }
+}
 
 /// Everything loaded and attached; dropping it detaches all.
 pub struct Probes {
@@ -30,16 +49,19 @@ pub struct Probes {
     pub attached: Vec<Attached>,
     pub missing: Vec<Missing>,
     withheld: Vec<String>,
-    /// Links to functions of modules, by function: they go with the module.
-    drivers: StdHashMap<String, Driver>,
+    /// Kprobes on functions that stay.
+    kprobes: Vec<Link>,
+    /// Functions of modules that are watched, by symbol: they go with the
+    /// module.
+    hooked: StdHashMap<String, Hooked>,
 }
 
-/// The probes of one driver function.
-struct Driver {
+/// The probes of one function.
+struct Hooked {
+    point: &'static str,
     module: Option<String>,
     address: u64,
-    entry: (&'static str, KProbeLinkId),
-    exit: Option<(&'static str, KProbeLinkId)>,
+    links: Vec<Link>,
 }
 
 impl Probes {
@@ -49,6 +71,7 @@ impl Probes {
         btf: &Arc<Btf>,
         mut config: Config,
         withheld: &[String],
+        prepared: Prepared,
         symbols: impl FnOnce() -> Result<Symbols>,
     ) -> Result<(Self, Symbols)> {
         let (offsets, absent) = offsets::resolve(btf);
@@ -59,24 +82,34 @@ impl Probes {
         config.kfree_skb_args = args(btf, "kfree_skb");
         config.consume_skb_args = args(btf, "consume_skb");
         config.stack_size = 16 << 10;
+        let realtime = host::is_realtime();
+        config.realtime = realtime.into();
 
-        let aya_btf = AyaBtf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let ebpf = EbpfLoader::new()
-            .btf(Some(&aya_btf))
+        let died = |_| anyhow!("reading the kernel's BTF failed");
+        let aya_btf = prepared.btf.join().map_err(died)?;
+        let aya_btf = aya_btf.context("cannot read the kernel's BTF")?;
+        let mut loader = prepared.loader.join().map_err(died)?;
+        let ebpf = loader
+            .map_max_entries("TASKS", if realtime { MAX_TASKS } else { 1 })
             .override_global("OFFSETS", &offsets, true)
             .override_global("CONFIG", &config, true)
             .load(OBJECT)
             .context("the kernel refused tracer's maps")?;
+        drop(loader);
         let mut probes = Self {
             ebpf,
             attached: Vec::new(),
             missing: Vec::new(),
             withheld: withheld.to_vec(),
-            drivers: StdHashMap::new(),
+            kprobes: Vec::new(),
+            hooked: StdHashMap::new(),
         };
         probes.fill_kinds()?;
+        let reasons = config.kfree_skb_args >= 3;
         for point in POINTS {
-            probes.point(point, btf, &aya_btf);
+            if !(point.without_reasons && reasons) {
+                probes.point(point, btf, &aya_btf);
+            }
         }
         if !probes.has(FREE) {
             let why = probes.missing.iter().find(|missing| missing.point == FREE);
@@ -88,8 +121,12 @@ impl Probes {
         if probes.has(REALLOC) {
             probes.switch(switch::REALLOC_WATCHED, 1)?;
         }
+        if probes.is_bracketed() {
+            probes.switch(switch::BRACKETED, 1)?;
+        }
         let symbols = symbols()?;
         probes.follow_modules(&symbols);
+        probes.switch(switch::READY, 1)?;
         Ok((probes, symbols))
     }
 
@@ -98,9 +135,14 @@ impl Probes {
         self.attached.iter().any(|attached| attached.point == point)
     }
 
+    /// Do the tracepoints bracket every driver?
+    fn is_bracketed(&self) -> bool {
+        self.has(FRAME_START) && self.has(FRAME_END)
+    }
+
     /// Can frames of any device be opened and closed?
     pub fn has_frames(&self) -> bool {
-        (self.has(FRAME_START) && self.has(FRAME_END)) || !self.drivers.is_empty()
+        self.is_bracketed() || self.hooked.values().any(|hooked| hooked.point == DRIVER)
     }
 
     fn fill_kinds(&mut self) -> Result<()> {
@@ -109,10 +151,15 @@ impl Probes {
             .map_mut("KINDS")
             .context("the object has no map KINDS")?;
         let mut map: HashMap<&mut MapData, [u8; KIND_LEN], u32> = HashMap::try_from(map)?;
-        for (n, kind) in KINDS.iter().enumerate() {
+        for known in KINDS {
             let mut key = [0; KIND_LEN];
-            key[..kind.name.len()].copy_from_slice(kind.name.as_bytes());
-            map.insert(key, n as u32, 0)?;
+            key[..known.name.len()].copy_from_slice(known.name.as_bytes());
+            let facts = if known.consumes {
+                kind::CONSUMES_DROPS
+            } else {
+                0
+            };
+            map.insert(key, facts, 0)?;
         }
         Ok(())
     }
@@ -126,15 +173,16 @@ impl Probes {
         Ok(())
     }
 
-    /// Tells the programs the UDP ports of this host's tunnels.
-    pub fn set_ports(&mut self, ports: impl Iterator<Item = u16>) -> Result<()> {
+    /// Tells the programs the UDP ports of this host's tunnels, and what
+    /// follows the UDP header there (`config::payload`).
+    pub fn set_ports(&mut self, ports: impl Iterator<Item = (u16, u32)>) -> Result<()> {
         let map = self
             .ebpf
             .map_mut("PORTS")
             .context("the object has no map PORTS")?;
-        let mut map: HashMap<&mut MapData, u16, u8> = HashMap::try_from(map)?;
-        for port in ports {
-            map.insert(port, 1, 0)?;
+        let mut map: HashMap<&mut MapData, u16, u32> = HashMap::try_from(map)?;
+        for (port, payload) in ports {
+            map.insert(port, payload, 0)?;
         }
         Ok(())
     }
@@ -227,39 +275,36 @@ impl Probes {
                 program.attach().map_err(brief)?;
             }
             Way::Kprobe { program, function } => {
-                self.kprobe(program, function)?;
+                let link = self.kprobe(program, &Target::Name(function))?;
+                self.kprobes.push(link);
             }
             Way::Kretprobe {
                 entry,
                 program,
                 function,
             } => {
-                let entry = match entry {
-                    Some(entry) => Some((entry, self.kprobe(entry, function)?)),
-                    None => None,
-                };
-                if let Err(error) = self.kprobe(program, function) {
-                    if let Some((entry, link)) = entry {
-                        let program: &mut KProbe = self.program(entry)?;
-                        let _ = program.detach(link);
-                    }
-                    return Err(error);
+                // The return first: a return without an entry is nothing.
+                let mut links = vec![self.kprobe(program, &Target::Name(function))?];
+                if let Some(entry) = entry {
+                    links.push(self.kprobe(entry, &Target::Name(function))?);
                 }
+                self.kprobes.extend(links);
             }
         }
         Ok(())
     }
 
     /// Attaches a kprobe or kretprobe, loading the program the first time.
-    fn kprobe(&mut self, program: &'static str, function: &str) -> Result<KProbeLinkId> {
+    fn kprobe(&mut self, name: &'static str, target: &Target<'_>) -> Result<Link> {
         if !host::has_kprobes() {
             bail!("this kernel has no kprobes (CONFIG_KPROBES)");
         }
-        let program: &mut KProbe = self.program(program)?;
+        let program: &mut KProbe = self.program(name)?;
         if program.fd().is_err() {
             program.load().map_err(brief)?;
         }
-        program.attach(function, 0).map_err(brief)
+        let at_return = matches!(program.kind(), ProbeKind::Return);
+        kprobe::attach(program.fd().map_err(brief)?.as_fd(), target, at_return)
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<P>
@@ -273,15 +318,15 @@ impl Probes {
         P::try_from(program).map_err(brief)
     }
 
-    /// Attaches to the drivers whose modules are there now, and lets go of
+    /// Watches the functions of modules that are there now, and lets go of
     /// those that went. Call it again when the modules change.
     pub fn follow_modules(&mut self, symbols: &Symbols) {
         let gone: Vec<String> = self
-            .drivers
+            .hooked
             .iter()
-            .filter(|(name, driver)| {
+            .filter(|(name, hooked)| {
                 !symbols.find(name).any(|symbol| {
-                    symbol.address == driver.address && symbol.module == driver.module.as_deref()
+                    symbol.address == hooked.address && symbol.module == hooked.module.as_deref()
                 })
             })
             .map(|(name, _)| name.clone())
@@ -290,103 +335,112 @@ impl Probes {
             info!("{name} went with its module");
             self.let_go(&name);
         }
-        self.missing.retain(|missing| missing.point != DRIVER);
-        for kind in KINDS {
-            self.driver(kind.xmit, kind.module, symbols);
+        self.missing
+            .retain(|missing| !hooks::is_hook(&missing.point));
+        // The tracepoints bracket every driver: its own return tells no more.
+        let bracketed = self.is_bracketed();
+        for mut hook in hooks::all() {
+            if bracketed && hook.point == DRIVER {
+                hook.exit = None;
+            }
+            self.hook(&hook, symbols);
         }
-        self.driver(SIT_INNER, "sit", symbols);
     }
 
     fn let_go(&mut self, name: &str) {
-        let Some(driver) = self.drivers.remove(name) else {
+        let Some(hooked) = self.hooked.remove(name) else {
             return;
         };
-        for (program, link) in [Some(driver.entry), driver.exit].into_iter().flatten() {
-            // The probe may have died with the module already.
-            if let Ok(program) = self.program::<&mut KProbe>(program) {
-                let _ = program.detach(link);
-            }
-        }
+        kprobe::detach(hooked.links);
         self.attached
-            .retain(|attached| !(attached.point == DRIVER && attached.target == name));
+            .retain(|attached| !(hooks::is_hook(&attached.point) && attached.target == name));
     }
 
-    /// Attaches to a driver's function, if it is there and not attached yet.
-    fn driver(&mut self, function: &str, module: &str, symbols: &Symbols) {
-        let clones = symbols.clones(function);
+    /// Watches a function, if it is there and not watched yet.
+    fn hook(&mut self, hook: &Hook, symbols: &Symbols) {
+        let clones = symbols.clones(hook.function);
         for found in clones.iter().filter(|clone| clone.entry) {
             let symbol = &found.symbol;
-            // Other modules may have a function of the same name.
-            if symbol.module.is_some_and(|of| of != module) {
+            match symbol.module {
+                // Other modules may have a function of the same name.
+                Some(module) if module != hook.module => continue,
+                // Built in; or nobody is there yet who would ask.
+                None if hook.point != DRIVER && !Symbols::module_loaded(hook.module) => continue,
+                _ => {}
+            }
+            if self.hooked.contains_key(symbol.name) {
                 continue;
             }
-            if self.drivers.contains_key(symbol.name) {
-                continue;
-            }
-            let why = if self
+            let withheld = self
                 .withheld
                 .iter()
-                .any(|name| name == DRIVER || name == function)
-            {
+                .any(|name| name == hook.point || name == hook.function);
+            let why = if withheld {
                 Some("withheld".to_owned())
             } else {
-                self.driver_probe(function, symbol.name, symbol.address, symbol.module)
+                self.watch(hook, symbol.name, symbol.address, symbol.module)
                     .err()
                     .map(|error| format!("{error:#}"))
             };
             if let Some(why) = why {
                 self.missing.push(Missing {
-                    point: DRIVER.to_owned(),
+                    point: hook.point.to_owned(),
                     why: format!("kprobe {}: {why}", symbol.name),
-                    lost: DRIVER_LOST,
+                    lost: hook.lost,
                 });
             }
         }
     }
 
-    fn driver_probe(
+    fn watch(
         &mut self,
-        function: &str,
+        hook: &Hook,
         symbol: &str,
         address: u64,
         module: Option<&str>,
     ) -> Result<()> {
-        let mut ways = vec!["kprobe"];
-        let (entry, exit) = if function == SIT_INNER {
-            (("inner_xmit", self.kprobe("inner_xmit", symbol)?), None)
+        let target = if address == 0 {
+            Target::Name(symbol)
         } else {
-            let entry = self.kprobe("driver_xmit", symbol)?;
-            match self.kprobe("driver_xmit_return", symbol) {
-                Ok(exit) => {
-                    ways.push("kretprobe");
-                    (("driver_xmit", entry), Some(("driver_xmit_return", exit)))
-                }
-                Err(error) => {
-                    let program: &mut KProbe = self.program("driver_xmit")?;
-                    let _ = program.detach(entry);
-                    return Err(error);
-                }
-            }
+            Target::Address(address)
         };
-        info!("attached to {symbol}");
-        self.drivers.insert(
+        let mut links = Vec::new();
+        // The return first: a return without an entry is nothing.
+        for program in [hook.exit, hook.entry].into_iter().flatten() {
+            links.push(self.kprobe(program, &target)?);
+        }
+        debug!("attached to {symbol}");
+        self.hooked.insert(
             symbol.to_owned(),
-            Driver {
+            Hooked {
+                point: hook.point,
                 module: module.map(str::to_owned),
                 address,
-                entry,
-                exit,
+                links,
             },
         );
-        for way in ways {
+        let ways = [hook.entry.map(|_| "kprobe"), hook.exit.map(|_| "kretprobe")];
+        for way in ways.into_iter().flatten() {
             self.attached.push(Attached {
-                point: DRIVER.to_owned(),
+                point: hook.point.to_owned(),
                 target: symbol.to_owned(),
                 way,
                 module: module.map(str::to_owned),
             });
         }
         Ok(())
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        let mut links = std::mem::take(&mut self.kprobes);
+        links.extend(
+            self.hooked
+                .drain()
+                .flat_map(|(_, hooked)| hooked.links.into_iter()),
+        );
+        kprobe::detach(links);
     }
 }
 

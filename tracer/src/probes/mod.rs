@@ -2,10 +2,12 @@
 //! it.
 
 mod attach;
+mod hooks;
 pub mod kinds;
+mod kprobe;
 pub mod points;
 
-pub use attach::Probes;
+pub use attach::{Prepared, Probes};
 
 /// A point that is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]

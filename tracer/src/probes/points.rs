@@ -48,6 +48,8 @@ pub struct Point {
     pub name: &'static str,
     /// What is not known without it.
     pub lost: &'static str,
+    /// Only where the kernel names no drop reasons, which tell the same.
+    pub without_reasons: bool,
     pub ways: &'static [Way],
 }
 
@@ -59,16 +61,13 @@ pub const FREE: &str = "kfree_skb";
 pub const FRAME_START: &str = "net_dev_start_xmit";
 pub const FRAME_END: &str = "net_dev_xmit";
 pub const REALLOC: &str = "skb_realloc_headroom";
-/// Name of the points of tunnel drivers, for `--withhold`.
-pub const DRIVER: &str = "driver";
-/// What is lost without a driver's point.
-pub const DRIVER_LOST: &str = "that the driver's own function ran is concluded from the device's kind: its causes are inferred, not proved";
-
-/// All points but the drivers', which depend on the modules present.
+/// All points but those of the drivers (`hooks`), which depend on the modules
+/// present.
 pub const POINTS: &[Point] = &[
     Point {
         name: FREE,
         lost: "drops",
+        without_reasons: false,
         ways: &[
             TpBtf {
                 program: "kfree_skb_btf",
@@ -93,24 +92,12 @@ pub const POINTS: &[Point] = &[
             },
         ],
     },
-    Point {
-        name: FRAME_START,
-        lost: "frames of tunnel devices whose driver is not probed",
-        ways: &[
-            TpBtf {
-                program: "frame_start_btf",
-                tracepoint: "net_dev_start_xmit",
-                args: 2,
-            },
-            RawTp {
-                program: "frame_start_raw",
-                tracepoint: "net_dev_start_xmit",
-            },
-        ],
-    },
+    // The end first: an end without a frame is nothing, a frame without an end
+    // stays open.
     Point {
         name: FRAME_END,
         lost: "the end of frames of tunnel devices whose driver is not probed",
+        without_reasons: false,
         ways: &[
             TpBtf {
                 program: "frame_end_btf",
@@ -124,8 +111,25 @@ pub const POINTS: &[Point] = &[
         ],
     },
     Point {
+        name: FRAME_START,
+        lost: "frames of tunnel devices whose driver is not probed",
+        without_reasons: false,
+        ways: &[
+            TpBtf {
+                program: "frame_start_btf",
+                tracepoint: "net_dev_start_xmit",
+                args: 2,
+            },
+            RawTp {
+                program: "frame_start_raw",
+                tracepoint: "net_dev_start_xmit",
+            },
+        ],
+    },
+    Point {
         name: "consume_skb",
         lost: "drops that a tunnel frees as if all were well (geneve, gtp, bareudp, wireguard)",
+        without_reasons: false,
         ways: &[
             TpBtf {
                 program: "consume_skb_btf",
@@ -141,6 +145,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: REALLOC,
         lost: "packets that a driver copies for more headroom (sit): their later drop is not tied to the tunnel",
+        without_reasons: false,
         ways: &[
             Fexit {
                 program: "skb_realloc_headroom_fexit",
@@ -155,8 +160,101 @@ pub const POINTS: &[Point] = &[
         ],
     },
     Point {
+        name: "gso_segment",
+        lost: "that a packet was split into segments: the end of the whole is taken for a drop (wireguard, IPsec)",
+        without_reasons: false,
+        ways: &[
+            Fexit {
+                program: "gso_segment_fexit",
+                function: "__skb_gso_segment",
+                params: 3,
+            },
+            Kretprobe {
+                entry: Some("asked_skb0"),
+                program: "gso_segment_kretprobe",
+                function: "__skb_gso_segment",
+            },
+        ],
+    },
+    Point {
+        name: "noop_enqueue",
+        lost: "that a device without carrier swallowed the packet",
+        without_reasons: false,
+        ways: &[
+            Fentry {
+                program: "noop_enqueue_fentry",
+                function: "noop_enqueue",
+            },
+            Kprobe {
+                program: "noop_enqueue_kprobe",
+                function: "noop_enqueue",
+            },
+        ],
+    },
+    Point {
+        name: "ipv4_blackhole_route",
+        lost: "that an IPsec state is missing for an IPv4 outer packet",
+        without_reasons: false,
+        ways: &[
+            Fentry {
+                program: "ipv4_blackhole_route_fentry",
+                function: "ipv4_blackhole_route",
+            },
+            Kprobe {
+                program: "blackhole_route_kprobe",
+                function: "ipv4_blackhole_route",
+            },
+        ],
+    },
+    Point {
+        name: "ip6_blackhole_route",
+        lost: "that an IPsec state is missing for an IPv6 outer packet",
+        without_reasons: false,
+        ways: &[
+            Fentry {
+                program: "ip6_blackhole_route_fentry",
+                function: "ip6_blackhole_route",
+            },
+            Kprobe {
+                program: "blackhole_route_kprobe",
+                function: "ip6_blackhole_route",
+            },
+        ],
+    },
+    Point {
+        name: "tcf_classify",
+        lost: "that a traffic-control filter dropped the packet",
+        without_reasons: true,
+        ways: &[Kretprobe {
+            entry: Some("asked_skb0"),
+            program: "classified",
+            function: "tcf_classify",
+        }],
+    },
+    Point {
+        name: "tcf_classify_ingress",
+        lost: "that an ingress filter of traffic control dropped the packet",
+        without_reasons: true,
+        ways: &[Kretprobe {
+            entry: Some("asked_skb0"),
+            program: "classified",
+            function: "tcf_classify_ingress",
+        }],
+    },
+    Point {
+        name: "fib_validate_source",
+        lost: "why the source address of a received packet was refused",
+        without_reasons: true,
+        ways: &[Kretprobe {
+            entry: Some("asked_skb0"),
+            program: "source_validated",
+            function: "fib_validate_source",
+        }],
+    },
+    Point {
         name: "ip_route_output_flow",
         lost: "route type and errno of IPv4 underlays",
+        without_reasons: false,
         ways: &[
             Fexit {
                 program: "ip_route_output_flow_fexit",
@@ -180,8 +278,19 @@ pub const POINTS: &[Point] = &[
         ],
     },
     Point {
+        name: "fib_table_lookup",
+        lost: "which routing table, or which rule, made an IPv4 look-up fail",
+        without_reasons: false,
+        ways: &[TpBtf {
+            program: "table_asked_btf",
+            tracepoint: "fib_table_lookup",
+            args: 4,
+        }],
+    },
+    Point {
         name: "dst_cache_get_ip4",
         lost: "routes that come from a tunnel's cache (IPv4 underlay)",
+        without_reasons: false,
         ways: &[
             Fexit {
                 program: "dst_cache_get_ip4_fexit",
@@ -198,6 +307,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "ip6_route_output_flags",
         lost: "route type and errno of IPv6 underlays",
+        without_reasons: false,
         ways: &[
             Fexit {
                 program: "ip6_route_output_flags_fexit",
@@ -214,6 +324,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "dst_cache_get",
         lost: "routes that come from a tunnel's cache (ip6tnl, ip6gre)",
+        without_reasons: false,
         ways: &[
             Fexit {
                 program: "dst_cache_get_fexit",
@@ -230,6 +341,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "dst_cache_get_ip6",
         lost: "routes that come from a tunnel's cache (IPv6 underlay)",
+        without_reasons: false,
         ways: &[
             Fexit {
                 program: "dst_cache_get_ip6_fexit",
@@ -246,6 +358,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "iptunnel_xmit",
         lost: "the moment the outer packet is handed to IPv4: sending is concluded from the driver's return code",
+        without_reasons: false,
         ways: &[
             Fentry {
                 program: "iptunnel_xmit_fentry",
@@ -260,6 +373,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "ip6_local_out",
         lost: "the moment the outer packet is handed to IPv6: sending is concluded from the driver's return code",
+        without_reasons: false,
         ways: &[
             Fentry {
                 program: "ip6_local_out_fentry",
@@ -274,6 +388,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "icmp_send",
         lost: "whether the sender of an IPv4 packet was told",
+        without_reasons: false,
         ways: &[
             Fentry {
                 program: "icmp_send_fentry",
@@ -293,6 +408,7 @@ pub const POINTS: &[Point] = &[
     Point {
         name: "icmp6_send",
         lost: "whether the sender of an IPv6 packet was told",
+        without_reasons: false,
         ways: &[
             Fentry {
                 program: "icmp6_send_fentry",

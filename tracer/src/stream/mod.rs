@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
 use tracer_common::{
     record::Record,
-    tally::{DeviceKey, DeviceTally, Tally, TallyKey, lost},
+    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
 pub use decode::decode;
@@ -33,11 +33,14 @@ pub struct Stream {
     ring: AsyncFd<Ring>,
     tallies: PerCpuHashMap<MapData, TallyKey, Tally>,
     coarse: PerCpuHashMap<MapData, TallyKey, Tally>,
+    passed: PerCpuHashMap<MapData, PassedKey, u64>,
     devices: PerCpuHashMap<MapData, DeviceKey, DeviceTally>,
     lost: PerCpuArray<MapData, u64>,
     stacks: StackTraceMap<MapData>,
     /// Records that could not be read.
     unreadable: u64,
+    /// There are records that the last look left.
+    unfinished: bool,
 }
 
 /// What could not be kept.
@@ -75,18 +78,28 @@ impl Stream {
             ring,
             tallies: PerCpuHashMap::try_from(take("TALLIES")?)?,
             coarse: PerCpuHashMap::try_from(take("COARSE")?)?,
+            passed: PerCpuHashMap::try_from(take("PASSED")?)?,
             devices: PerCpuHashMap::try_from(take("DEVICES")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             stacks: StackTraceMap::try_from(take("STACKS")?)?,
             unreadable: 0,
+            unfinished: false,
         })
     }
 
     /// Waits until there are records.
     pub async fn ready(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.unfinished) {
+            return Ok(());
+        }
         let mut guard = self.ring.readable_mut().await?;
         guard.clear_ready();
         Ok(())
+    }
+
+    /// Not all records were taken: the next wait is none.
+    pub fn more(&mut self) {
+        self.unfinished = true;
     }
 
     /// Takes the records that are there now, at most `limit`.
@@ -109,7 +122,8 @@ impl Stream {
         records
     }
 
-    /// All counts, summed over CPUs. Those of `COARSE` have no addresses.
+    /// All counts of what vanished, summed over CPUs. Those of `COARSE` have no
+    /// addresses.
     pub fn tallies(&self) -> Result<Vec<(TallyKey, Tally)>> {
         let mut all = Vec::new();
         for map in [&self.tallies, &self.coarse] {
@@ -127,6 +141,17 @@ impl Stream {
             }
         }
         Ok(all)
+    }
+
+    /// How many packets passed, by device and destination.
+    pub fn passed(&self) -> Result<Vec<(PassedKey, u64)>> {
+        self.passed
+            .iter()
+            .map(|entry| {
+                let (key, per_cpu) = entry.context("cannot read the counts of what passed")?;
+                Ok((key, per_cpu.iter().sum()))
+            })
+            .collect()
     }
 
     /// What went into each device's frames and what came of it.

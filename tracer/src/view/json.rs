@@ -93,14 +93,7 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
     object.put("title", row.cause.title);
     object.put("verdict", text::verdict(row));
     object.put("confidence", row.confidence.word());
-    object.put(
-        "direction",
-        if key.seen & seen::RECEIVED != 0 {
-            "rx"
-        } else {
-            "tx"
-        },
-    );
+    object.put("direction", if evidence.received() { "rx" } else { "tx" });
     if key.ifindex != 0 {
         object.put("tunnel", tunnel(row));
     }
@@ -108,7 +101,7 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
         object.put("path", row.path.clone());
     }
     match key.outcome {
-        outcome::STRAY | outcome::UNRELATED => object.put(
+        outcome::STRAY | outcome::UNRELATED if key.seen & seen::INNER_DECODED == 0 => object.put(
             "outer",
             flow(&key.flow, record.map(|record| record.outer_length)),
         ),
@@ -119,6 +112,12 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
             }
         }
     }
+    if let Some(record) = record.filter(|record| record.origin.ethertype != 0) {
+        object.put("origin", flow(&record.origin, None));
+    }
+    if let Some(record) = record.filter(|_| key.seen & seen::NUMBERED != 0) {
+        object.put("number", record.number);
+    }
     object.put("freed", freed(row));
     if let Some(route) = route_of(row) {
         object.put("route", route);
@@ -126,7 +125,12 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
     if let Some(record) = record {
         object.put("counters", counters(record));
     }
-    object.put("told", told(row));
+    // The inner sender's; of the outer packet's error it hears nothing.
+    object.put("told", told(row).filter(|_| text::inner_is_told(row)));
+    object.put_some(
+        "outer_told",
+        told(row).filter(|_| !text::inner_is_told(row)),
+    );
     if let Some(process) = record.and_then(process) {
         object.put("process", process);
     }
@@ -251,6 +255,9 @@ fn route_of(row: &Row) -> Option<Value> {
             object.put("mark", answer.mark);
         }
         object.put_some("seen_at", seen_at(answer.seen_at));
+        if answer.table != 0 && answer.table_errno == u32::from(key.route_errno) {
+            object.put("table", answer.table);
+        }
     }
     Some(object.value())
 }
@@ -279,14 +286,10 @@ fn counters(record: &Record) -> Value {
     object.value()
 }
 
-fn told(row: &Row) -> Value {
-    match row.evidence.told() {
-        None => Value::Null,
-        Some((version, kind, code)) => {
-            let name = if version == 6 { "icmpv6" } else { "icmp" };
-            json!({"icmp": format!("{name} {kind}/{code}")})
-        }
-    }
+fn told(row: &Row) -> Option<Value> {
+    let (version, kind, code) = row.evidence.told()?;
+    let name = if version == 6 { "icmpv6" } else { "icmp" };
+    Some(json!({"icmp": format!("{name} {kind}/{code}")}))
 }
 
 fn process(record: &Record) -> Option<Value> {

@@ -77,7 +77,22 @@ fn block(out: &mut String, row: &Row, stack: bool) {
             _ => text::tunnel(row),
         }
     );
+    if let Some(origin) = evidence
+        .record
+        .as_ref()
+        .map(|record| &record.origin)
+        .filter(|origin| origin.ethertype != 0)
+    {
+        let _ = writeln!(
+            out,
+            "  carrying {} {} ({}), which the tunnels before it count as sent",
+            text::family(origin),
+            text::endpoints(origin),
+            text::protocol(origin)
+        );
+    }
     let what = match evidence.key.outcome {
+        outcome::LOST_LATER if evidence.received() => "sent, received, then lost",
         outcome::LOST_LATER => "sent, then lost",
         outcome::STRAY | outcome::UNRELATED => "lost",
         _ => "dropped",
@@ -101,13 +116,18 @@ fn block(out: &mut String, row: &Row, stack: bool) {
     if let Some(reason) = &evidence.reason {
         facts.push(format!("reason {reason}"));
     }
-    if let Some(route) = text::route(row).filter(|_| row.cause.id != "route-type-not-accepted") {
+    if let Some(route) = text::route_of(row).filter(|_| row.cause.id != "route-type-not-accepted") {
         facts.push(format!("route {route}"));
     }
     if let Some((version, kind, code)) = evidence.told() {
         let name = if version == 6 { "ICMPv6" } else { "ICMP" };
         let kind = names::icmp(version, kind).map_or(kind.to_string(), str::to_owned);
-        facts.push(format!("{name} {kind}/{code} raised"));
+        let whom = if text::inner_is_told(row) {
+            ""
+        } else {
+            " to the outer source"
+        };
+        facts.push(format!("{name} {kind}/{code} raised{whom}"));
     }
     let _ = writeln!(out, "  {}  cause {}", facts.join("; "), row.cause.id);
     let fixes = if row.cause.fixes.is_empty() || !fix_applies(row) {
@@ -168,15 +188,20 @@ fn noise(out: &mut String, rows: &[&Row]) {
 }
 
 fn device(out: &mut String, ledger: &Ledger) {
-    let netns = ledger
-        .netns
-        .as_ref()
-        .map_or(String::new(), |netns| format!(", netns {netns}"));
+    let mut facts = Vec::new();
+    if !ledger.kind.is_empty() {
+        facts.push(ledger.kind.clone());
+    }
+    facts.extend(ledger.netns.as_ref().map(|netns| format!("netns {netns}")));
+    let facts = if facts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", facts.join(", "))
+    };
     let _ = write!(
         out,
-        "{} ({}{netns}): {} in = {} sent + {} dropped + {} unexplained",
+        "{}{facts}: {} in = {} sent + {} dropped + {} unexplained",
         ledger.name,
-        ledger.kind,
         ledger.tally.packets_in,
         ledger.tally.sent,
         ledger.tally.dropped,
@@ -202,7 +227,7 @@ fn end(out: &mut String, report: &Report) {
         .iter()
         .map(|ledger| ledger.tally.packets_in)
         .sum();
-    let unexplained: u64 = report.ledgers.iter().map(Ledger::unexplained).sum();
+    let unexplained = report.unexplained();
     let lost = &report.lost;
     let _ = write!(
         out,

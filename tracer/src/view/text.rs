@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_common::{
-    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6},
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP},
     record::sender,
-    tally::{COUNTERS, TX_PACKETS, outcome},
+    tally::{COUNTERS, TX_PACKETS, outcome, route, seen},
 };
 
 use crate::{
@@ -17,7 +17,12 @@ use crate::{
 
 /// `IPv4`, `IPv6`, `ARP`, or the EtherType.
 pub fn family(flow: &Flow) -> String {
-    match flow.ethertype {
+    family_of(flow.ethertype)
+}
+
+/// The same by the EtherType alone.
+pub fn family_of(ethertype: u16) -> String {
+    match ethertype {
         ETH_P_IP => "IPv4".to_owned(),
         ETH_P_IPV6 => "IPv6".to_owned(),
         ETH_P_ARP => "ARP".to_owned(),
@@ -111,7 +116,7 @@ pub fn place(place: Option<&Place>) -> String {
 /// `fou_test (sit, fou, remote 127.0.0.1, netns A)`.
 pub fn tunnel(row: &Row) -> String {
     let evidence = &row.evidence;
-    if evidence.key.outcome == outcome::STRAY || evidence.key.outcome == outcome::UNRELATED {
+    if evidence.key.ifindex == 0 || evidence.key.outcome == outcome::UNRELATED {
         return "no tunnel of this host".to_owned();
     }
     let mut facts: Vec<String> = Vec::new();
@@ -124,6 +129,9 @@ pub fn tunnel(row: &Row) -> String {
         facts.extend(device.remote.map(|remote| format!("remote {remote}")));
     }
     facts.extend(row.netns.as_ref().map(|netns| format!("netns {netns}")));
+    if facts.is_empty() {
+        return device_name(row);
+    }
     format!("{} ({})", device_name(row), facts.join(", "))
 }
 
@@ -143,7 +151,7 @@ pub fn outer_destination(row: &Row) -> Option<IpAddr> {
         if let Some(address) = address(&record.outer.dst, record.outer.ethertype) {
             return Some(address);
         }
-        let ipv6 = evidence.key.route & tracer_common::tally::route::IPV6 != 0;
+        let ipv6 = evidence.key.route & route::IPV6 != 0;
         if let Some(address) = underlay(&record.route.dst, ipv6) {
             return Some(address);
         }
@@ -152,7 +160,7 @@ pub fn outer_destination(row: &Row) -> Option<IpAddr> {
 }
 
 /// `RTN_LOCAL via lo`, `EACCES`, or nothing.
-pub fn route(row: &Row) -> Option<String> {
+pub fn route_of(row: &Row) -> Option<String> {
     let key = &row.evidence.key;
     if key.route_errno != 0 {
         return Some(names::errno(key.route_errno));
@@ -209,13 +217,51 @@ pub fn families(ledger: &Ledger) -> String {
         .join(", ")
 }
 
+/// Which table, or that it was a rule, made a look-up fail; where it was seen.
+fn decided_by(row: &Row) -> Option<String> {
+    const EACCES: u16 = 13;
+    const EINVAL: u16 = 22;
+    let evidence = &row.evidence;
+    let answer = &evidence.record.as_ref()?.route;
+    let errno = evidence.key.route_errno;
+    if !evidence.tables_watched || evidence.key.route & route::IPV6 != 0 {
+        return None;
+    }
+    if answer.table != 0 && answer.table_errno == u32::from(errno) {
+        return Some(format!("a route in table {}", table(answer.table)));
+    }
+    match errno {
+        EACCES => Some("an ip rule, since no table answered so".to_owned()),
+        EINVAL if answer.table != 0 => Some("an ip rule, since no table answered so".to_owned()),
+        _ => None,
+    }
+}
+
+/// A routing table, as ip-route(8) names it.
+fn table(number: u32) -> String {
+    match number {
+        253 => "default".to_owned(),
+        254 => "main".to_owned(),
+        255 => "local".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The number a packet carries, as ip-link(8) writes that of its tunnel.
+fn number(row: &Row, number: u32) -> String {
+    if row.evidence.key.outer_proto == IPPROTO_UDP {
+        return format!("VNI {number}");
+    }
+    format!("key {number} ({})", Ipv4Addr::from(number))
+}
+
 /// What the verdict says of the packet in one sentence, with the two things
 /// that differ where both are known.
 pub fn verdict(row: &Row) -> String {
     let evidence = &row.evidence;
     match row.cause.id {
         "route-type-not-accepted" => {
-            let route = route(row).unwrap_or_default();
+            let route = route_of(row).unwrap_or_default();
             let to = outer_destination(row).map_or(String::new(), |to| format!(" to {to}"));
             let accepts = if evidence.key.route_type == 2 {
                 "this kernel's sit accepts RTN_UNICAST only"
@@ -230,6 +276,26 @@ pub fn verdict(row: &Row) -> String {
                 evidence.reason.as_deref().unwrap_or("?")
             )
         }
+        "no-matching-tunnel" | "vni-unknown" => {
+            let carried = match (&evidence.record, evidence.saw(seen::NUMBERED)) {
+                (Some(record), true) => {
+                    format!(": the packet carries {}", number(row, record.number))
+                }
+                _ => String::new(),
+            };
+            format!("{}{carried}", row.cause.title)
+        }
+        id if id.starts_with("lookup-") => {
+            let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
+            let by = decided_by(row).map_or(String::new(), |by| format!(": {by}"));
+            format!("{}{to}{by}", row.cause.title)
+        }
+        "payload-not-carried" => format!(
+            "{}: {} into {}",
+            row.cause.title,
+            family(evidence.flow()),
+            evidence.kind
+        ),
         "packet-too-big" => match &evidence.record {
             Some(record) => format!("{}: {} bytes", row.cause.title, record.length),
             None => row.cause.title.to_owned(),
@@ -248,6 +314,18 @@ pub fn verdict(row: &Row) -> String {
             let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
             format!("{}{to}", row.cause.title)
         }
+    }
+}
+
+/// Did the ICMP error go to the sender of the inner packet, as far as is
+/// known? Of the outer packet, the other sender is told.
+pub fn inner_is_told(row: &Row) -> bool {
+    let evidence = &row.evidence;
+    match evidence.key.outcome {
+        outcome::DROPPED => !evidence.saw(seen::HANDED_TO_IP),
+        outcome::AT_DEVICE => true,
+        outcome::LOST_LATER => evidence.saw(seen::DECAPSULATED),
+        _ => false,
     }
 }
 

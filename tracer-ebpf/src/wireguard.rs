@@ -1,0 +1,72 @@
+//! WireGuard sends in a kernel thread, long after its device took the packet:
+//! handing a packet to the peer's socket is a frame of its own.
+
+use tracer_common::tally::{freed_by, outcome, seen};
+
+use crate::{
+    frame::{self, Frame},
+    maps::SENT,
+    read,
+    skb::SkBuff,
+    tally,
+};
+
+/// `send4(wg, skb, …)`, `send6(wg, skb, …)`: encrypted data, or a handshake.
+#[inline(always)]
+pub fn send(skb: SkBuff) {
+    let Some(context) = frame::enter() else {
+        return;
+    };
+    if context.depth >= frame::DEPTH {
+        return;
+    }
+    let Some(frame) = frame::push(context, skb, seen::PEER_SEND) else {
+        return;
+    };
+    // Data is encrypted in place: which packet it was is known by its address.
+    if let Some(sent) = SENT.get_ptr(&skb.0) {
+        read::copy(&raw mut frame.record, sent as u64);
+        frame.record.key.seen |= seen::PEER_SEND;
+    }
+    frame.record.length = skb.length();
+}
+
+/// They return.
+#[inline(always)]
+pub fn sent() {
+    let Some(context) = frame::context() else {
+        return;
+    };
+    if frame::top(context).is_none_or(|top| top.opener != seen::PEER_SEND) {
+        return;
+    }
+    let coarse = &raw mut context.coarse;
+    let Some(frame) = frame::pop(context) else {
+        return;
+    };
+    if frame.record.key.freed_by == freed_by::NONE {
+        return;
+    }
+    identify(frame);
+    if frame.record.key.ifindex == 0 {
+        return;
+    }
+    // SAFETY: a field of this CPU's or task's own context.
+    tally::drop(unsafe { &mut *coarse }, &mut frame.record);
+}
+
+/// The device by the freed packet, which stands on it by then.
+#[inline(always)]
+fn identify(frame: &mut Frame) {
+    let record = &mut frame.record;
+    record.key.outcome = outcome::LOST_LATER;
+    if record.key.ifindex == 0 {
+        record.key.ifindex = record.freed_ifindex;
+        record.key.netns = record.freed_netns;
+        record.key.sender_ifindex = record.freed_ifindex;
+        record.key.sender_netns = record.freed_netns;
+        record.dev = record.freed_dev;
+    }
+    // SAFETY: the helper has no preconditions.
+    record.time_ns = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
+}

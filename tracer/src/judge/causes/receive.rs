@@ -1,0 +1,352 @@
+//! Causes where the outer packet arrives, is taken out of its encapsulation,
+//! and goes on.
+
+use tracer_common::{
+    flow::{IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
+    tally::{
+        RX_CRC_ERRORS, RX_DROPPED, RX_ERRORS, RX_FIFO_ERRORS, RX_FRAME_ERRORS, RX_LENGTH_ERRORS,
+        freed_by, seen,
+    },
+};
+
+use super::{
+    super::Confidence::{Inferred, Proved},
+    Cause,
+};
+
+/// The last handler of a tunnel protocol, which frees what nobody wanted.
+const LAST_HANDLER: &[&str] = &[
+    "tunnel4_rcv",
+    "tunnel64_rcv",
+    "tunnelmpls4_rcv",
+    "tunnel6_rcv",
+    "tunnel46_rcv",
+    "tunnelmpls6_rcv",
+    "gre_rcv",
+];
+
+pub const CAUSES: &[Cause] = &[
+    Cause {
+        id: "source-not-allowed",
+        title: "the sender's WireGuard peer may not send from this source address",
+        condition: "wg_allowedips_lookup_src gave another peer or none, in wg_packet_consume_data_done (drivers/net/wireguard/receive.c)",
+        counters: "rx_errors, rx_frame_errors of the tunnel device",
+        told: "no",
+        remedy: "add the source to the allowed-ips of that peer on the receiving host (wg set DEV peer KEY allowed-ips …), or send from an address that is there",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.saw(seen::ALLOWED_SOURCE_CHECKED)
+                && evidence.key.freed_by == freed_by::CONSUME_SKB
+                && evidence.moved(RX_FRAME_ERRORS))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "bad-header",
+        title: "the tunnel's header in the packet is not accepted",
+        condition: "gre_parse_header refused it (version, flags, checksum; net/ipv4/gre_demux.c), or bits are set that the device is not configured for (vxlan_rcv, drivers/net/vxlan/vxlan_core.c)",
+        counters: "none before 7.2; rx_frame_errors, rx_errors or rx_dropped since",
+        told: "no",
+        remedy: "the two ends differ in options (gre: csum, key, seq; vxlan: gbp, gpe, remcsum), or the packet was damaged: ip -d link show dev DEV on both",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.saw(seen::GRE_HEADER_REFUSED) || evidence.reason_is("VXLAN_INVALID_HDR") {
+                return Some(Proved);
+            }
+            // Before the inner frame is looked at, the packet still stands on
+            // the underlay's device.
+            (evidence.named_reason().is_none()
+                && evidence.by_kfree()
+                && evidence.freed_in("vxlan_rcv")
+                && evidence.saw(seen::TUNNEL_FOUND)
+                && !evidence.freed_on_kind("vxlan"))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "vni-unknown",
+        title: "the receiving host has no device with the packet's VNI",
+        condition: "vxlan_vs_find_vni or geneve_lookup found none for this network, port and source: vxlan_rcv (drivers/net/vxlan/vxlan_core.c), geneve_udp_encap_recv (drivers/net/geneve.c)",
+        counters: "none of a device (UdpInDatagrams counts it as delivered); tx_errors of the sending device where both are on this host",
+        told: "no",
+        remedy: "compare id (VNI), port and remote of both ends: ip -d link show type vxlan, ip -d link show type geneve",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("VXLAN_VNI_NOT_FOUND") {
+                return Some(Proved);
+            }
+            (evidence.key.outer_proto == IPPROTO_UDP
+                && evidence.saw(seen::TUNNEL_NOT_FOUND)
+                && !evidence.saw(seen::TUNNEL_FOUND)
+                && evidence.freed_in_any(&["vxlan_rcv", "geneve_udp_encap_recv", "geneve_rx"]))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "receive-address-missing",
+        title: "the receiving tunnel's local address is not configured any more, or its remote is this host",
+        condition: "ip6_tnl_rcv_ctl said no, in ipxip6_rcv (net/ipv6/ip6_tunnel.c)",
+        counters: "none",
+        told: "no",
+        remedy: "configure the address that ip -d link show dev DEV gives as local on the receiving host (not tentative: ip -6 addr)",
+        fixes: &[],
+        applies: |evidence| {
+            evidence
+                .saw(seen::RECEIVE_CONTROL_REFUSED)
+                .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "checksum-missing",
+        title: "the receiving tunnel wants checksums, or none, and the packet is otherwise",
+        condition: "the packet's checksum flag differs from the tunnel's icsum, in ip_tunnel_rcv (net/ipv4/ip_tunnel.c), __ip6_tnl_rcv (net/ipv6/ip6_tunnel.c)",
+        counters: "rx_crc_errors, rx_errors of the receiving device",
+        told: "no",
+        remedy: "set csum (icsum, ocsum) alike on both ends: ip link change DEV type gre …",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.moved(RX_CRC_ERRORS) && evidence.moved(RX_ERRORS)).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "out-of-sequence",
+        title: "the receiving tunnel wants sequence numbers, and the packet's is missing or older than one before",
+        condition: "iseq is set and the number is behind i_seqno, in ip_tunnel_rcv (net/ipv4/ip_tunnel.c), __ip6_tnl_rcv (net/ipv6/ip6_tunnel.c)",
+        counters: "rx_fifo_errors, rx_errors of the receiving device",
+        told: "no",
+        remedy: "make the tunnel anew on the receiving end after the sender restarted, or set seq (iseq, oseq) alike on both ends; without order on the way it is better off",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.moved(RX_FIFO_ERRORS) && evidence.moved(RX_ERRORS)).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "ecn-mismatch",
+        title: "the outer packet is marked congested, and the inner one does not take part in ECN",
+        condition: "INET_ECN_decapsulate > 1: outer CE, inner not-ECT (RFC 6040)",
+        counters: "rx_frame_errors, rx_errors of the receiving device",
+        told: "no",
+        remedy: "a router marks packets that say they take part: look at what sets ECN bits on the outer packet (tos inherit, DSCP rewriting)",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("IP_TUNNEL_ECN") {
+                return Some(Proved);
+            }
+            (evidence.saw(seen::TUNNEL_RECEIVE)
+                && evidence.by_kfree()
+                && evidence.moved(RX_FRAME_ERRORS)
+                && evidence.moved(RX_ERRORS))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "inner-too-short",
+        title: "the packet inside the encapsulation is too short for its header",
+        condition: "pskb_may_pull of the inner header failed, in ip_tunnel_rcv (net/ipv4/ip_tunnel.c), __ip6_tnl_rcv (net/ipv6/ip6_tunnel.c), vxlan_rcv",
+        counters: "rx_length_errors, rx_errors of the receiving device",
+        told: "no",
+        remedy: "the packet was cut or damaged, or the two ends differ in what they carry (gre against gretap)",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.saw(seen::TUNNEL_RECEIVE) && evidence.moved(RX_LENGTH_ERRORS))
+                .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "no-matching-tunnel",
+        title: "the receiving host has no tunnel for the packet's addresses and key",
+        condition: "the look-up by remote, local, link and key found no tunnel that is up: ip_tunnel_lookup (net/ipv4/ip_tunnel.c), ipip6_tunnel_lookup (net/ipv6/sit.c), ip6_tnl_lookup (net/ipv6/ip6_tunnel.c), ip6gre_tunnel_lookup (net/ipv6/ip6_gre.c)",
+        counters: "none of a tunnel device; of the device below rx_dropped since 7.2",
+        told: "the outer source gets ICMP port unreachable, which it does not pass on",
+        remedy: "compare local, remote and key of both ends, and that the receiving device is up: ip -d link show",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.saw(seen::TUNNEL_FOUND) {
+                return None;
+            }
+            let refused = matches!(evidence.told(), Some((4, 3, 3) | (6, 1, 4)));
+            if evidence.saw(seen::TUNNEL_NOT_FOUND) && evidence.by_kfree() {
+                return Some(Proved);
+            }
+            (refused && evidence.freed_in_any(LAST_HANDLER)).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "mode-mismatch",
+        title: "the receiving tunnel is there, but its mode does not carry such packets",
+        condition: "the tunnel's proto is another one, in sit_rcv functions (net/ipv6/sit.c ipip6_rcv, sit_tunnel_rcv), ipip_tunnel_rcv (net/ipv4/ipip.c), ipxip6_rcv (net/ipv6/ip6_tunnel.c)",
+        counters: "none",
+        told: "no",
+        remedy: "set the same mode on both ends: ip link change DEV type … mode …",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.saw(seen::TUNNEL_FOUND)
+                && evidence.by_kfree()
+                && evidence.named_reason().is_none()
+                && !evidence.moved(RX_ERRORS)
+                && !evidence.moved(RX_DROPPED)
+                && evidence.freed_in_any(&[
+                    "ipip6_rcv",
+                    "sit_tunnel_rcv",
+                    "ipip_tunnel_rcv",
+                    "ipip_rcv",
+                    "mplsip_rcv",
+                    "ipxip6_rcv",
+                    "ip4ip6_rcv",
+                    "ip6ip6_rcv",
+                ]))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "own-mac",
+        title: "the inner frame comes from the MAC address of the receiving device itself",
+        condition: "the source of the Ethernet header is dev->dev_addr: vxlan_set_mac (drivers/net/vxlan/vxlan_core.c), geneve_rx (drivers/net/geneve.c)",
+        counters: "none for vxlan; rx_errors for geneve",
+        told: "no",
+        remedy: "give the two ends different MAC addresses (ip link set dev DEV address …): cloned machines and fixed configurations share them",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("LOCAL_MAC") {
+                return Some(Proved);
+            }
+            (evidence.named_reason().is_none()
+                && evidence.by_kfree()
+                && ((evidence.freed_in("vxlan_rcv") && evidence.freed_on_kind("vxlan"))
+                    || (evidence.freed_in_any(&["geneve_udp_encap_recv", "geneve_rx"])
+                        && evidence.freed_on_kind("geneve"))))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "cookie-mismatch",
+        title: "L2TP did not accept the packet: another cookie than the session's, or out of sequence",
+        condition: "the peer cookie differs (rx_cookie_discards), or the sequence number does, in l2tp_recv_common (net/l2tp/l2tp_core.c)",
+        counters: "rx_cookie_discards or rx_seq_discards, rx_errors of the session (ip l2tp show session)",
+        told: "no",
+        remedy: "cookie and peer_cookie have to be crossed on the two ends: ip l2tp show session on both",
+        fixes: &[],
+        applies: |evidence| // It is the last that its caller calls.
+            evidence
+                .freed_in_any(&["l2tp_recv_common", "l2tp_udp_encap_recv"])
+                .then_some(Inferred),
+    },
+    Cause {
+        id: "ipsec-input",
+        title: "IPsec did not accept the packet: no state for it, a wrong key, a replay or a policy",
+        condition: "an error in xfrm_input (net/xfrm/xfrm_input.c)",
+        counters: "the counter in /proc/net/xfrm_stat that moved tells which: XfrmInNoStates, XfrmInStateProtoError (wrong key), XfrmInStateSeqError (replay), XfrmInStateMismatch",
+        told: "no",
+        remedy: "compare /proc/net/xfrm_stat before and after, then ip xfrm state (SPI, keys, addresses) of both ends",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.freed_in_any(&["xfrm_input", "xfrm_rcv_spi", "xfrm4_rcv_encap"])
+                || (evidence.received()
+                    && matches!(evidence.key.outer_proto, IPPROTO_ESP | IPPROTO_AH)
+                    && evidence.freed_in_any(&[
+                        "xfrm4_esp_rcv",
+                        "xfrm6_esp_rcv",
+                        "xfrm4_ah_rcv",
+                        "xfrm6_ah_rcv",
+                        "xfrm6_rcv_spi",
+                        "xfrm6_rcv_tnl",
+                    ])))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "reverse-path-filter",
+        title: "the reverse path to the packet's source leads elsewhere (rp_filter)",
+        condition: "fib_validate_source answers -EXDEV, in ip_rcv_finish_core (net/ipv4/ip_input.c)",
+        counters: "TcpExtIPReversePathFilter (nstat)",
+        told: "no",
+        remedy: "add a route to the source by the device the packet came from, or loosen it: sysctl net.ipv4.conf.DEV.rp_filter=2 (the larger of all and DEV counts)",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.reason_is("IP_RPFILTER")
+                || (evidence.saw(seen::REVERSE_PATH)
+                    && evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"])))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "martian-source",
+        title: "the packet's source is an address of the receiving host, or none that may arrive (martian)",
+        condition: "ip_mc_validate_source or fib_validate_source refused the source, in ip_route_input_slow (net/ipv4/route.c)",
+        counters: "in_martian_src (/proc/net/stat/rt_cache); the kernel log with net.ipv4.conf.all.log_martians=1",
+        told: "no",
+        remedy: "the sender uses an address that the receiver has itself: find it with ip addr on both; net.ipv4.conf.DEV.accept_local=1 lets it in",
+        fixes: &[],
+        applies: |evidence| {
+            let there = evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"]);
+            if matches!(
+                evidence.reason.as_deref(),
+                Some("IP_LOCAL_SOURCE" | "IP_INVALID_SOURCE")
+            ) || (there && evidence.saw(seen::SOURCE_REFUSED))
+            {
+                return Some(Proved);
+            }
+            // Where the other refusals have names, this is what is left.
+            (there && evidence.reason_is("NOT_SPECIFIED")).then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "forwarding-off",
+        title: "the packet is for another host, and this one does not forward",
+        condition: "no local address and net.ipv4.ip_forward (net.ipv6.conf.all.forwarding) is 0: ip_error (net/ipv4/route.c), ip6_forward (net/ipv6/ip6_output.c)",
+        counters: "IpInAddrErrors (nstat)",
+        told: "no",
+        remedy: "sysctl -w net.ipv4.ip_forward=1 (net.ipv6.conf.all.forwarding=1) on the receiving host, or correct the destination",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("IP_INADDRERRORS") {
+                return Some(Proved);
+            }
+            (evidence.named_reason().is_none()
+                && evidence.told().is_none()
+                && evidence.freed_in_any(&["ip_error", "ip6_forward"]))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "forward-no-route",
+        title: "the receiving host forwards, but has no route to the packet's destination",
+        condition: "fib_lookup failed on input: ip_error (net/ipv4/route.c), ip6_pkt_discard (net/ipv6/route.c)",
+        counters: "IpExtInNoRoutes, Ip6InNoRoutes (nstat)",
+        told: "yes: ICMP destination unreachable",
+        remedy: "add a route to the destination on the receiving host (ip route get DESTINATION)",
+        fixes: &[],
+        applies: |evidence| {
+            if matches!(
+                evidence.reason.as_deref(),
+                Some("IP_INNOROUTES" | "IP6_INNOROUTES")
+            ) {
+                return Some(Proved);
+            }
+            (matches!(evidence.told(), Some((4, 3, _) | (6, 1, _)))
+                && evidence.freed_in_any(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "backlog-full",
+        title: "too many received packets wait to be processed",
+        condition: "a queue longer than net.core.netdev_max_backlog, in enqueue_to_backlog (net/core/dev.c), gro_cells_receive (net/core/gro_cells.c)",
+        counters: "rx_dropped of the tunnel device; dropped in /proc/net/softnet_stat",
+        told: "no",
+        remedy: "raise net.core.netdev_max_backlog, spread the load over CPUs (RPS), or find what keeps the softirq busy",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("CPU_BACKLOG") {
+                return Some(Proved);
+            }
+            (evidence.by_kfree()
+                && evidence.freed_in_any(&[
+                    "enqueue_to_backlog",
+                    "gro_cells_receive",
+                    "netif_rx_internal",
+                ]))
+            .then_some(Inferred)
+        },
+    },
+];

@@ -1,0 +1,216 @@
+//! Causes on the outer packet's way, from the driver to the other end's socket
+//! or protocol; also of packets on a tunnel device before or after it.
+
+use tracer_common::{
+    flow::{ETH_P_IPV6, IPPROTO_UDP},
+    tally::seen,
+};
+
+use super::{
+    super::Confidence::{Inferred, Proved},
+    Cause,
+};
+
+/// Where UDP looks for the socket of a received packet.
+const UDP_RECEIVE: &[&str] = &[
+    "udp_rcv",
+    "__udp4_lib_rcv",
+    "udp_unicast_rcv_skb",
+    "udp_queue_rcv_skb",
+    "udp_queue_rcv_one_skb",
+    "udpv6_rcv",
+    "__udp6_lib_rcv",
+    "udp6_unicast_rcv_skb",
+    "udpv6_queue_rcv_skb",
+    "udpv6_queue_rcv_one_skb",
+];
+
+/// ICMP errors that say: too big for a link on the way.
+const TOO_BIG: [(u8, u8, u8); 2] = [(4, 3, 4), (6, 2, 0)];
+
+pub const CAUSES: &[Cause] = &[
+    Cause {
+        id: "netfilter-drop",
+        title: "a netfilter rule (nftables, iptables) dropped the packet",
+        condition: "NF_DROP of a hook, in nf_hook_slow (net/netfilter/core.c)",
+        counters: "those of the rule (nft list ruleset with counters), tx_dropped of the tunnel device where it was on its way out",
+        told: "no, unless the rule rejects",
+        remedy: "find the rule: nft list ruleset or iptables-save -c in the network namespace named; nft monitor trace shows which one",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("NETFILTER_DROP") {
+                return Some(Proved);
+            }
+            (evidence.named_reason().is_none()
+                && evidence.by_kfree()
+                && evidence.freed_in("nf_hook_slow"))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "tc-drop",
+        title: "a traffic-control filter dropped the packet",
+        condition: "TC_ACT_SHOT of tcf_classify, in sch_handle_egress or sch_handle_ingress (net/core/dev.c)",
+        counters: "those of the filter (tc -s filter show dev DEV egress or ingress)",
+        told: "no",
+        remedy: "find the filter: tc -s filter show dev LINK ingress, tc -s filter show dev LINK egress, and BPF programs there (bpftool net)",
+        fixes: &[],
+        applies: |evidence| {
+            (matches!(evidence.reason.as_deref(), Some("TC_EGRESS" | "TC_INGRESS"))
+                || evidence.saw(seen::TC_SHOT))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "no-carrier",
+        title: "the device below is down or has no carrier",
+        condition: "noop_enqueue is its queue's enqueue function (net/sched/sch_generic.c, dev_deactivate)",
+        counters: "none before 6.12; tx_dropped of the device below since: the tunnel counts success",
+        told: "no",
+        remedy: "bring the link up: ip link show dev LINK (state DOWN, NO-CARRIER)",
+        fixes: &[],
+        applies: |evidence| evidence.saw(seen::NOOP_QUEUE).then_some(Proved),
+    },
+    Cause {
+        id: "qdisc-drop",
+        title: "the queueing discipline dropped the packet",
+        condition: "enqueue or dequeue of the qdisc dropped it, in __dev_queue_xmit, __qdisc_run (net/core/dev.c, net/sched)",
+        counters: "those of the qdisc (tc -s qdisc show dev LINK); netem and some others let the tunnel count success",
+        told: "no",
+        remedy: "tc -s qdisc show dev LINK: a limit that is too small, a policer, netem",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence
+                .reason
+                .as_deref()
+                .is_some_and(|reason| reason.starts_with("QDISC_"))
+            {
+                return Some(Proved);
+            }
+            // Lists of packets are freed by few others on this path.
+            (evidence.named_reason().is_none()
+                && !evidence.saw(seen::DECAPSULATED)
+                && evidence.freed_in_any(&[
+                    "kfree_skb_list",
+                    "kfree_skb_list_reason",
+                    "__tcf_kfree_skb_list",
+                    "tcf_kfree_skb_list",
+                ]))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "neighbour-failed",
+        title: "the next hop did not answer: its link-layer address could not be resolved",
+        condition: "neigh_invalidate after the last probe (net/core/neighbour.c; arp_error_report, ndisc_error_report)",
+        counters: "none of the tunnel device: it counted success",
+        told: "the outer source, which is this host, gets ICMP host unreachable; the inner one mostly does not",
+        remedy: "ip neigh show to REMOTE (FAILED); is the next hop (ip route get REMOTE) up and in the same network?",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.reason_is("NEIGH_FAILED")
+                || evidence.freed_in_any(&[
+                    "neigh_invalidate",
+                    "arp_error_report",
+                    "ndisc_error_report",
+                ]))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "neighbour-queue-full",
+        title: "too many packets wait for the next hop's link-layer address",
+        condition: "arp_queue_len_bytes reached (unres_qlen_bytes), in __neigh_event_send (net/core/neighbour.c)",
+        counters: "unres_discards (ip -s ntable); none of the tunnel device",
+        told: "no",
+        remedy: "see why the next hop does not answer (ip neigh show to REMOTE); raise net.ipv4.neigh.LINK.unres_qlen_bytes",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("NEIGH_QUEUEFULL") {
+                return Some(Proved);
+            }
+            (evidence.named_reason().is_none() && evidence.freed_in("__neigh_event_send"))
+                .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "outer-too-big",
+        title: "the outer packet is larger than a link on its way, and may not be fragmented",
+        condition: "skb->len > mtu with DF set or in IPv6: ip_fragment (net/ipv4/ip_output.c), ip6_fragment (net/ipv6/ip6_output.c), ip_forward, ip6_forward",
+        counters: "IpFragFails or Ip6FragFails (nstat); tx_dropped or tx_aborted_errors of the tunnel device where it happens on the sending host",
+        told: "the outer source gets ICMP fragmentation needed: the inner one hears of it only with the next packet, if at all",
+        remedy: "lower the MTU of the tunnel device (ip link set dev DEV mtu N) below the path's less the encapsulation, or let the outer packet be fragmented (df unset, nopmtudisc); do not filter ICMP type 3 code 4 and ICMPv6 type 2",
+        fixes: &[],
+        applies: |evidence| {
+            let place = evidence.freed_in_any(&[
+                "ip_fragment",
+                "ip6_fragment",
+                "ip_forward",
+                "ip6_forward",
+                "ip_finish_output",
+                "ip6_finish_output",
+                "ip6_xmit",
+            ]);
+            if evidence.reason_is("PKT_TOO_BIG") && place {
+                return Some(Proved);
+            }
+            (place && evidence.told().is_some_and(|told| TOO_BIG.contains(&told))).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "ttl-expired",
+        title: "the packet's TTL (hop limit) ran out on its way",
+        condition: "ttl <= 1 in ip_forward (net/ipv4/ip_forward.c), hop_limit <= 1 in ip6_forward (net/ipv6/ip6_output.c)",
+        counters: "IpInHdrErrors or Ip6InHdrErrors (nstat) of the router",
+        told: "the outer source gets ICMP time exceeded, which tunnels do not pass on",
+        remedy: "give the tunnel a TTL of its own (ip link change DEV type … ttl 64) instead of inheriting the inner packet's; look for a routing loop (traceroute REMOTE)",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.freed_in_any(&["ip_forward", "ip6_forward", "ip_error"])
+                && matches!(evidence.told(), Some((4, 11, 0) | (6, 3, 0))))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "no-listener",
+        title: "the outer packet arrived at a UDP port that nobody listens on",
+        condition: "no socket for the outer destination port, in __udp4_lib_rcv or udp_rcv (net/ipv4/udp.c), __udp6_lib_rcv (net/ipv6/udp.c)",
+        counters: "UdpNoPorts (nstat), none of the tunnel device: it counted success",
+        told: "the outer sender gets ICMP port unreachable, which no tunnel passes on to the inner one",
+        remedy: "open the port on the receiving host (fou: ip fou add port PORT ipproto NUMBER; vxlan, geneve: a device with this port), or correct the port of the tunnel",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.key.outer_proto != IPPROTO_UDP || !evidence.freed_in_any(UDP_RECEIVE) {
+                return None;
+            }
+            // A firewall raises the same error, elsewhere.
+            let refused = evidence.named_reason().is_none()
+                && matches!(evidence.told(), Some((4, 3, 3) | (6, 1, 4)));
+            (evidence.reason_is("NO_SOCKET") || refused).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "udp-checksum",
+        title: "the outer packet's UDP checksum is wrong, or missing over IPv6",
+        condition: "udp_lib_checksum_complete, or a zero checksum of IPv6 on a socket that does not take it: __udp4_lib_rcv (net/ipv4/udp.c), __udp6_lib_rcv (net/ipv6/udp.c)",
+        counters: "UdpInErrors, UdpInCsumErrors (Udp6…) (nstat)",
+        told: "no",
+        remedy: "over IPv6: udp6zerocsumrx on the receiving device or udp6zerocsumtx off on the sending one; otherwise look for a faulty offload (ethtool -K LINK tx off)",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("UDP_CSUM") {
+                return Some(Proved);
+            }
+            let ipv6 = evidence
+                .record
+                .is_some_and(|record| record.outer.ethertype == ETH_P_IPV6);
+            (evidence.named_reason().is_none()
+                && evidence.key.outer_proto == IPPROTO_UDP
+                && ipv6
+                && evidence.received()
+                && evidence.told().is_none()
+                && evidence.freed_in_any(UDP_RECEIVE))
+            .then_some(Inferred)
+        },
+    },
+];

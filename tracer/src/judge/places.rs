@@ -1,0 +1,134 @@
+//! Which frees are drops on a packet's way, and which only its end.
+//!
+//! What arrives is freed too: a ping's answer by `icmp_rcv`, with a drop reason
+//! even. A packet out of its encapsulation has vanished only where the network
+//! layer freed it; one still encapsulated, unless it was a copy for a tap.
+
+use tracer_common::tally::{freed_by, outcome, seen};
+
+use super::evidence::Evidence;
+
+/// Functions of the network layer and below that free what they drop; what the
+/// compiler makes of them (`.isra.0` …) counts as well.
+const ON_THE_WAY: &[&str] = &[
+    // Receiving: net/core/dev.c, net/core/gro_cells.c.
+    "__netif_receive_skb_core",
+    "enqueue_to_backlog",
+    "gro_cells_receive",
+    "netif_rx_internal",
+    // net/ipv4/ip_input.c, route.c, ip_forward.c.
+    "ip_rcv_core",
+    "ip_rcv_finish_core",
+    "ip_rcv_finish",
+    "ip_rcv",
+    "ip_error",
+    "ip_forward",
+    "ip_protocol_deliver_rcu",
+    // net/ipv6/ip6_input.c, route.c, ip6_output.c.
+    "ip6_rcv_core",
+    "ip6_rcv_finish_core",
+    "ipv6_rcv",
+    "ip6_forward",
+    "ip6_pkt_drop",
+    "ip6_pkt_discard",
+    "ip6_protocol_deliver_rcu",
+    "ip6_input",
+    // Netfilter, IPsec.
+    "nf_hook_slow",
+    "xfrm_input",
+    // Sending: neighbours, queues, devices.
+    "neigh_invalidate",
+    "arp_error_report",
+    "ndisc_error_report",
+    "__neigh_event_send",
+    "neigh_resolve_output",
+    "ip_finish_output2",
+    "ip6_finish_output2",
+    "ip_fragment",
+    "ip_do_fragment",
+    "ip6_fragment",
+    "dst_discard",
+    "dst_discard_out",
+    "__dev_queue_xmit",
+    "sch_direct_xmit",
+    "kfree_skb_list",
+    "kfree_skb_list_reason",
+    "__tcf_kfree_skb_list",
+    "qdisc_reset_queue",
+    // The receive side of tunnels.
+    "tunnel4_rcv",
+    "tunnel64_rcv",
+    "tunnel6_rcv",
+    "tunnel46_rcv",
+    "gre_rcv",
+    "ip_tunnel_rcv",
+    "__ip6_tnl_rcv",
+    "ip6_tnl_rcv",
+    "ipip6_rcv",
+    "sit_tunnel_rcv",
+    "ipip_tunnel_rcv",
+    "ipxip6_rcv",
+    "vxlan_rcv",
+    "vxlan_xmit_one",
+    "geneve_udp_encap_recv",
+    "l2tp_recv_common",
+    "l2tp_udp_encap_recv",
+    "wg_packet_rx_poll",
+    "wg_packet_purge_staged_packets",
+];
+
+/// Reasons that say the same without a place.
+const ON_THE_WAY_BY_REASON: &[&str] = &[
+    "NETFILTER_DROP",
+    "IP_RPFILTER",
+    "IP_LOCAL_SOURCE",
+    "IP_INVALID_SOURCE",
+    "IP_LOCALNET",
+    "IP_INADDRERRORS",
+    "IP_INNOROUTES",
+    "IP_INHDR",
+    "IPV6DISABLED",
+    "XFRM_POLICY",
+    "TC_INGRESS",
+    "TC_EGRESS",
+    "QDISC_DROP",
+    "CPU_BACKLOG",
+    "NEIGH_FAILED",
+    "NEIGH_QUEUEFULL",
+    "NEIGH_DEAD",
+    "DEV_READY",
+];
+
+/// Copies for taps and raw sockets end here, when nobody has room for them.
+const COPIES: &[&str] = &[
+    "packet_rcv",
+    "tpacket_rcv",
+    "packet_rcv_spkt",
+    "packet_rcv_fanout",
+    "raw_rcv",
+    "raw_rcv_skb",
+    "rawv6_rcv",
+    "rawv6_rcv_skb",
+    "skb_release_data",
+    "kfree_skb_partial",
+];
+
+/// Did the packet vanish here?
+pub fn is_drop(evidence: &Evidence) -> bool {
+    let arrived = match evidence.key.outcome {
+        outcome::AT_DEVICE => true,
+        outcome::LOST_LATER | outcome::STRAY => evidence.saw(seen::DECAPSULATED),
+        // Frames are sure of what they say, and all drops are asked for.
+        _ => return true,
+    };
+    if evidence.freed_in_any(COPIES) {
+        return false;
+    }
+    !arrived
+        || evidence.key.freed_by == freed_by::CONSUME_SKB
+        || evidence.freed_in_any(ON_THE_WAY)
+        || evidence
+            .reason
+            .as_deref()
+            .is_some_and(|reason| ON_THE_WAY_BY_REASON.contains(&reason))
+}
