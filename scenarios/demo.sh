@@ -30,11 +30,11 @@ show ip -6 route add default dev fou_test table 100
 
 say "IPv4 and IPv6 pings start in the background; neither is answered. Which one vanishes where?"
 (
-  sleep 3
+  sleep 8
   setuidgid ops ping -I fou_test -c3 1.1.1.1
   setuidgid ops ping -6 -I fou_test -c3 fe80::d0b0:dfff:fe4c:fcbc
 ) >/dev/null 2>&1 &
-show tracer watch --duration 10s
+show tracer watch --duration 16s
 wait
 
 say "The same as one traced command, with a report at its end."

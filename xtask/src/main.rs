@@ -1,5 +1,6 @@
 //! Errands of tracer's developers: `cargo xtask help`.
 
+mod accuracy;
 mod apt;
 mod bpf_linker;
 mod build;
@@ -56,6 +57,8 @@ enum Errand {
     Check,
     /// Lints, unit tests, and scenarios here and in virtual machines
     Test(test::Options),
+    /// The table of scenarios and kernels: right, wrong, unknown
+    Scenarios(accuracy::Options),
     /// Run a command in a virtual machine with a distribution's kernel
     Vm(vm::Options),
     /// Play the bug that started it all, live
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Errand::Run { arguments } => build::run(&arguments),
         Errand::Check => check::command(),
         Errand::Test(options) => test::command(&options),
+        Errand::Scenarios(options) => return end(accuracy::command(&options)),
         Errand::Demo => return end(demo::command()),
         Errand::Vm(options) => return end(vm::command(&options)),
     };

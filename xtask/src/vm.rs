@@ -75,27 +75,8 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
     Ok(ended.status)
 }
 
-/// Boots the kernel and runs the script as root with `/bin/sh`.
-pub fn run_script(
-    kernel: &str,
-    script: &str,
-    files: &[(String, Vec<u8>)],
-    timeout: Duration,
-) -> anyhow::Result<Guest> {
-    setup::vm()?;
-    run(
-        kernel,
-        script,
-        files,
-        &Machine {
-            timeout,
-            ..Machine::default()
-        },
-        |_| (),
-    )
-}
-
-/// The same with every choice open.
+/// Boots the kernel and runs the script as root with `/bin/sh`; `live` sees its
+/// output as it comes.
 pub fn run(
     kernel: &str,
     script: &str,

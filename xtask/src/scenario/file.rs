@@ -18,6 +18,9 @@ const KERNEL_NOISE_TO: [&str; 2] = ["ff02::2", "ff02::16"];
 pub struct Scenario {
     pub name: String,
     pub title: String,
+    /// One of those that `test` runs without `--all`.
+    #[serde(default)]
+    pub core: bool,
     /// Shell, after the preamble; any failing command fails the scenario.
     #[serde(default)]
     pub setup: String,

@@ -11,6 +11,10 @@ use super::marks::Section;
 pub struct Verdict {
     pub wrong: Vec<String>,
     pub drops: Vec<String>,
+    /// Drops were seen, and no cause of theirs was named.
+    pub unknown: bool,
+    /// Release of the kernel.
+    pub release: Option<String>,
 }
 
 /// Judges a scenario by the sections of its steps.
@@ -45,6 +49,12 @@ pub fn scenario(expect: &Expect, sections: &[&Section]) -> Verdict {
     };
     let (lines, broken) = Lines::read(&trigger.text);
     verdict.drops = lines.drops.iter().map(Value::to_string).collect();
+    verdict.release.clone_from(&lines.release);
+    verdict.unknown = !lines.drops.is_empty()
+        && lines
+            .drops
+            .iter()
+            .all(|line| line.get("cause").and_then(Value::as_str) == Some("unknown"));
     verdict
         .wrong
         .extend(exit(expect, trigger, part("trigger.err")));

@@ -8,6 +8,8 @@ pub struct Lines {
     pub drops: Vec<Value>,
     pub devices: Vec<Value>,
     pub ends: Vec<Value>,
+    /// Release of the kernel, by the first line.
+    pub release: Option<String>,
 }
 
 impl Lines {
@@ -22,7 +24,13 @@ impl Lines {
                     "drop" => lines.drops.push(value),
                     "device" => lines.devices.push(value),
                     "end" => lines.ends.push(value),
-                    "start" => starts += 1,
+                    "start" => {
+                        starts += 1;
+                        lines.release = value
+                            .get("kernel")
+                            .and_then(Value::as_str)
+                            .map(str::to_owned);
+                    }
                     _ => {}
                 },
                 Err(why) => {

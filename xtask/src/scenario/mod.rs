@@ -13,31 +13,70 @@ mod marks;
 mod place;
 mod script;
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::qemu::Machine;
 use file::{Expect, Scenario};
 use marks::Section;
 
 /// The name that stands for this machine where a kernel is asked for.
 const NATIVE: &str = "native";
 
+/// How one scenario ended on one kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Right,
+    /// Something else was said than what happened, or nothing.
+    Wrong,
+    /// The drop was seen, and its cause called unknown.
+    Unknown,
+    /// The scenario expects nothing of this kernel.
+    NotPossible,
+}
+
 /// How a run of scenarios ended.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Score {
-    pub passed: u32,
-    pub failed: u32,
-    pub skipped: u32,
+    /// By name of the scenario.
+    pub outcomes: BTreeMap<String, Outcome>,
+    /// Release of the kernel, where it is known.
+    pub release: String,
+}
+
+impl Score {
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.outcomes.values().filter(|o| **o == outcome).count()
+    }
+
+    pub fn failed(&self) -> usize {
+        self.count(Outcome::Wrong) + self.count(Outcome::Unknown)
+    }
+}
+
+/// Which scenarios to run.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// By name; empty: any.
+    pub names: Vec<String>,
+    /// Only those that run on every kernel.
+    pub core: bool,
 }
 
 /// Runs the scenarios that expect something of this machine's own kernel, in namespaces only.
 pub fn native(names: &[String]) -> Result<Score> {
     let root = place::root()?;
-    let (chosen, skipped) = choose(&root, NATIVE, names)?;
+    let wanted = Wanted {
+        names: names.to_vec(),
+        core: false,
+    };
+    let (chosen, skipped) = choose(&root, NATIVE, &wanted)?;
     if chosen.is_empty() {
         return Ok(finish(NATIVE, skipped));
     }
@@ -74,9 +113,9 @@ pub fn native(names: &[String]) -> Result<Score> {
 }
 
 /// Runs the scenarios in one boot of `kernel`.
-pub fn vm(kernel: &str, names: &[String]) -> Result<Score> {
+pub fn vm(kernel: &str, wanted: &Wanted) -> Result<Score> {
     let root = place::root()?;
-    let (chosen, skipped) = choose(&root, kernel, names)?;
+    let (chosen, skipped) = choose(&root, kernel, wanted)?;
     if chosen.is_empty() {
         return Ok(finish(kernel, skipped));
     }
@@ -86,11 +125,20 @@ pub fn vm(kernel: &str, names: &[String]) -> Result<Score> {
     let path = keep.join("job.sh");
     fs::write(&path, &job).with_context(|| format!("cannot write {}", path.display()))?;
 
-    let guest = crate::vm::run_script(kernel, &job, &[], limit(&chosen))?;
-    for (name, text) in [("output", &guest.output), ("console", &guest.console)] {
-        let path = keep.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    // As it comes, for whoever cannot wait (or has to end it).
+    let path = keep.join("output");
+    let mut output =
+        File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let machine = Machine {
+        timeout: limit(&chosen),
+        ..Machine::default()
+    };
+    let guest = crate::vm::run(kernel, &job, &[], &machine, |bytes| {
+        // What counts is in memory; a full disk spoils the file only.
+        let _ = output.write_all(bytes);
+    })?;
+    let path = keep.join("console");
+    fs::write(&path, &guest.console).with_context(|| format!("cannot write {}", path.display()))?;
     if guest.status != 0 {
         eprintln!(
             "{kernel}: the job script ended with status {}, see {}",
@@ -114,27 +162,30 @@ fn limit(chosen: &[(Scenario, Expect)]) -> Duration {
 }
 
 /// The scenarios that expect something of `kernel`, and how many do not.
-fn choose(root: &Path, kernel: &str, names: &[String]) -> Result<(Vec<(Scenario, Expect)>, u32)> {
+fn choose(root: &Path, kernel: &str, wanted: &Wanted) -> Result<(Vec<(Scenario, Expect)>, Score)> {
     let mut chosen = Vec::new();
-    let mut skipped = 0;
-    for scenario in file::load(root, names)? {
+    let mut skipped = Score::default();
+    for scenario in file::load(root, &wanted.names)? {
+        if wanted.core && !scenario.core {
+            continue;
+        }
         match scenario.expect_of(kernel).cloned() {
             Some(expect) => chosen.push((scenario, expect)),
             None => {
                 println!("skip {} ({kernel})", scenario.name);
-                skipped += 1;
+                skipped.outcomes.insert(scenario.name, Outcome::NotPossible);
             }
         }
     }
     Ok((chosen, skipped))
 }
 
-fn finish(kernel: &str, skipped: u32) -> Score {
-    println!("{kernel}: nothing to run, {skipped} skipped");
-    Score {
-        skipped,
-        ..Score::default()
-    }
+fn finish(kernel: &str, skipped: Score) -> Score {
+    println!(
+        "{kernel}: nothing to run, {} skipped",
+        skipped.outcomes.len()
+    );
+    skipped
 }
 
 fn judge_all(
@@ -143,21 +194,20 @@ fn judge_all(
     output: &str,
     token: &str,
     keep: &Path,
-    skipped: u32,
+    mut score: Score,
 ) -> Result<Score> {
     let sections = marks::cut(output, token);
-    let mut score = Score {
-        skipped,
-        ..Score::default()
-    };
     for (scenario, expect) in chosen {
         let name = &scenario.name;
         let own: Vec<&Section> = sections.iter().filter(|s| s.name == *name).collect();
         let verdict = judge::scenario(expect, &own);
+        if let Some(release) = &verdict.release {
+            score.release.clone_from(release);
+        }
         place::forget(keep, name)?;
         if verdict.wrong.is_empty() {
             println!("ok   {name} ({kernel}): {}", scenario.title);
-            score.passed += 1;
+            score.outcomes.insert(name.clone(), Outcome::Right);
             continue;
         }
         println!("FAIL {name} ({kernel}): {}", scenario.title);
@@ -169,11 +219,18 @@ fn judge_all(
         }
         place::store(keep, name, &own)?;
         println!("     all of it: {}/{name}.*", keep.display());
-        score.failed += 1;
+        let outcome = if verdict.unknown {
+            Outcome::Unknown
+        } else {
+            Outcome::Wrong
+        };
+        score.outcomes.insert(name.clone(), outcome);
     }
     println!(
         "{kernel}: {} passed, {} failed, {} skipped",
-        score.passed, score.failed, score.skipped
+        score.count(Outcome::Right),
+        score.failed(),
+        score.count(Outcome::NotPossible)
     );
     Ok(score)
 }
