@@ -59,7 +59,8 @@ pub struct Options {
     /// Show the kernel's stack of each drop
     #[arg(long, global = true)]
     pub stack: bool,
-    /// Leave a point of interest out, to see what is lost without it
+    /// Leave a point of interest out, or a way to attach (such as tp_btf), to see
+    /// what is lost without it
     #[arg(long, global = true, value_name = "POINT", hide = true)]
     pub withhold: Vec<String>,
     /// Say more on stderr; twice for even more

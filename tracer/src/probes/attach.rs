@@ -194,6 +194,10 @@ impl Probes {
             reasons.push("withheld".to_owned());
         } else {
             for way in point.ways {
+                if self.withheld.iter().any(|name| name == way.name()) {
+                    reasons.push(format!("{} {}: withheld", way.name(), way.target()));
+                    continue;
+                }
                 match self.take(way, btf, aya_btf) {
                     Ok(()) => {
                         self.attached.push(Attached {
