@@ -240,6 +240,10 @@ fn outside(free: &Free, context: &mut Context, strays: bool) {
         // SAFETY: this CPU's own element.
         let record = unsafe { &mut *record };
         if is_same(record, skb, &work.outermost) {
+            if !strays && record.key.seen & seen::IN_THE_CLEAR == 0 {
+                // On its way: split into fragments, which go on.
+                return;
+            }
             record.outer = Flow::default();
             if record.key.seen & seen::IN_THE_CLEAR == 0 {
                 record.outer = work.outermost;

@@ -323,7 +323,8 @@ pub fn inner_is_told(row: &Row) -> bool {
     let evidence = &row.evidence;
     match evidence.key.outcome {
         outcome::DROPPED => !evidence.saw(seen::HANDED_TO_IP),
-        outcome::AT_DEVICE => true,
+        // One with ICMP too big, behind the driver, is the outer packet.
+        outcome::AT_DEVICE => row.cause.id != "outer-too-big",
         outcome::LOST_LATER => evidence.saw(seen::DECAPSULATED),
         _ => false,
     }
