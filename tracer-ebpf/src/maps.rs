@@ -1,4 +1,8 @@
 //! All maps.
+//!
+//! Their sizes are a bargain: the kernel makes every element when the map is
+//! made (programs in any context may not allocate), which is much of the time
+//! that the start takes.
 
 use aya_ebpf::{
     macros::map,
@@ -18,20 +22,20 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 
 /// Exact counts per inner flow and evidence.
 #[map]
-pub static TALLIES: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(32768, 0);
+pub static TALLIES: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(16384, 0);
 
 /// Exact counts of what passed.
 #[map]
-pub static PASSED: PerCpuHashMap<PassedKey, u64> = PerCpuHashMap::with_max_entries(16384, 0);
+pub static PASSED: PerCpuHashMap<PassedKey, u64> = PerCpuHashMap::with_max_entries(8192, 0);
 
 /// Exact counts of what did not fit `TALLIES`, by device and evidence only.
 #[map]
-pub static COARSE: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(4096, 0);
+pub static COARSE: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(2048, 0);
 
 /// Packets in and out of each device's frames.
 #[map]
 pub static DEVICES: PerCpuHashMap<DeviceKey, DeviceTally> =
-    PerCpuHashMap::with_max_entries(8192, 0);
+    PerCpuHashMap::with_max_entries(4096, 0);
 
 /// What the user side found out after the programs were loaded; indices are
 /// the constants of `tracer_common::config::switch`.
