@@ -24,7 +24,7 @@ pub const IPPROTO_MPLS: u8 = 137;
 /// IPv4 and ARP addresses stand in the first four bytes of `src` and `dst`.
 /// What is not there (ports of ICMP, everything of a packet that is neither
 /// IP nor ARP) is zero.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     pub src: [u8; 16],

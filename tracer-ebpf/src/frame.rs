@@ -53,7 +53,9 @@ pub struct Context {
     pub told: u8,
     pub told_type: u8,
     pub told_code: u8,
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// Which frame a search found.
+    pub found: u32,
     pub receive: Receive,
     /// Room for the key of `COARSE`.
     pub coarse: TallyKey,

@@ -134,19 +134,24 @@ pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
 }
 
 /// The innermost open frame whose packet this is.
+///
+/// Which it is goes through a map: were it in a register, the verifier would
+/// follow all that comes after once for each value it can have.
 #[inline(always)]
 fn innermost(context: &mut Context, skb: SkBuff) -> Option<&mut Frame> {
-    let mut found = DEPTH;
+    context.found = DEPTH;
     for n in 0..DEPTH {
         if n >= context.depth {
             break;
         }
         if frame::nth(context, n).is_some_and(|frame| frame.skb == skb.0) {
-            found = n;
+            context.found = n;
             break;
         }
     }
-    if found == DEPTH {
+    // SAFETY: a field of a live structure.
+    let found = unsafe { core::ptr::read_volatile(&raw const context.found) };
+    if found >= DEPTH {
         return None;
     }
     frame::nth(context, found)
@@ -216,10 +221,6 @@ fn outside(free: &Free, context: &mut Context, strays: bool) {
     let Some(header) = skb.network_header() else {
         return;
     };
-    let sent = SENT.get_ptr(&skb.0);
-    if sent.is_none() && !strays {
-        return;
-    }
     let (Some(record), Some(work)) = (SCRATCH.get_ptr_mut(0), WORK.get_ptr_mut(0)) else {
         return;
     };
@@ -233,7 +234,8 @@ fn outside(free: &Free, context: &mut Context, strays: bool) {
     };
     work.outermost = Flow::default();
     let parsed = flow::walk(header, ethertype, &mut work.outermost);
-    if let Some(sent) = sent {
+    // Only now: what is known before, the verifier follows through the walk.
+    if let Some(sent) = SENT.get_ptr(&skb.0) {
         // A copy: another CPU may give the element to another packet.
         read::copy(record, sent as u64);
         let _ = SENT.remove(&skb.0);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Btf as AyaBtf, BtfError, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData},
-    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProbeKind, ProgramError, RawTracePoint},
+    programs::{KProbe, ProbeKind, Program, ProgramError},
 };
 use tracer_common::config::{Config, KIND_LEN, kind, switch};
 use tracing::{debug, info};
@@ -17,6 +17,7 @@ use super::{
     hooks::{self, DRIVER, Hook},
     kinds::KINDS,
     kprobe::{self, Link, Target},
+    load::{self, brief},
     points::{FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
 };
 use crate::kernel::{btf::Btf, host, offsets, symbols::Symbols};
@@ -49,6 +50,8 @@ pub struct Probes {
     pub attached: Vec<Attached>,
     pub missing: Vec<Missing>,
     withheld: Vec<String>,
+    /// Programs that were loaded ahead in vain, until their point asks.
+    refused: Vec<(&'static str, anyhow::Error)>,
     /// Kprobes on functions that stay.
     kprobes: Vec<Link>,
     /// Functions of modules that are watched, by symbol: they go with the
@@ -101,15 +104,30 @@ impl Probes {
             attached: Vec::new(),
             missing: Vec::new(),
             withheld: withheld.to_vec(),
+            refused: Vec::new(),
             kprobes: Vec::new(),
             hooked: StdHashMap::new(),
         };
         probes.fill_kinds()?;
         let reasons = config.kfree_skb_args >= 3;
-        for point in POINTS {
-            if !(point.without_reasons && reasons) {
-                probes.point(point, btf, &aya_btf);
-            }
+        let points = || {
+            POINTS
+                .iter()
+                .filter(|point| !(point.without_reasons && reasons))
+        };
+        let first = points()
+            .filter(|point| !probes.withholds(point.name))
+            .filter_map(|point| {
+                let mut ways = point
+                    .ways
+                    .iter()
+                    .filter(|way| !probes.withholds(way.name()));
+                ways.find(|way| load::possible(way, btf).is_ok())
+            });
+        let first = first.collect();
+        probes.refused = load::ahead(&mut probes.ebpf, first, &aya_btf);
+        for point in points() {
+            probes.point(point, btf, &aya_btf);
         }
         if !probes.has(FREE) {
             let why = probes.missing.iter().find(|missing| missing.point == FREE);
@@ -143,6 +161,11 @@ impl Probes {
     /// Can frames of any device be opened and closed?
     pub fn has_frames(&self) -> bool {
         self.is_bracketed() || self.hooked.values().any(|hooked| hooked.point == DRIVER)
+    }
+
+    /// Was this point or way to be left out?
+    fn withholds(&self, name: &str) -> bool {
+        self.withheld.iter().any(|withheld| withheld == name)
     }
 
     fn fill_kinds(&mut self) -> Result<()> {
@@ -190,11 +213,11 @@ impl Probes {
     /// Attaches a point by the first way that works.
     fn point(&mut self, point: &Point, btf: &Btf, aya_btf: &AyaBtf) {
         let mut reasons = Vec::new();
-        if self.withheld.iter().any(|name| name == point.name) {
+        if self.withholds(point.name) {
             reasons.push("withheld".to_owned());
         } else {
             for way in point.ways {
-                if self.withheld.iter().any(|name| name == way.name()) {
+                if self.withholds(way.name()) {
                     reasons.push(format!("{} {}: withheld", way.name(), way.target()));
                     continue;
                 }
@@ -228,55 +251,28 @@ impl Probes {
     }
 
     fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<()> {
+        load::possible(way, btf)?;
+        let refused = self
+            .refused
+            .iter()
+            .position(|(name, _)| *name == way.program());
+        if let Some(refused) = refused {
+            return Err(self.refused.swap_remove(refused).1);
+        }
         match *way {
-            Way::TpBtf {
-                program,
-                tracepoint,
-                args,
-            } => {
-                match btf.tracepoint_args(tracepoint) {
-                    None => bail!("this kernel has no such tracepoint"),
-                    Some(has) if has < args => bail!("has {has} arguments, {args} are needed"),
-                    Some(_) => {}
+            Way::TpBtf { .. } | Way::RawTp { .. } | Way::Fentry { .. } | Way::Fexit { .. } => {
+                let program = self.ebpf.program_mut(way.program());
+                let program = program
+                    .ok_or_else(|| anyhow!("the object has no program {}", way.program()))?;
+                load::load(program, way, aya_btf)?;
+                match program {
+                    Program::BtfTracePoint(program) => program.attach().map(|_| ()),
+                    Program::FEntry(program) => program.attach().map(|_| ()),
+                    Program::FExit(program) => program.attach().map(|_| ()),
+                    Program::RawTracePoint(program) => program.attach(way.target()).map(|_| ()),
+                    _ => bail!("{} is a program of another type", way.program()),
                 }
-                let program: &mut BtfTracePoint = self.program(program)?;
-                program.load(tracepoint, aya_btf).map_err(brief)?;
-                program.attach().map_err(brief)?;
-            }
-            Way::RawTp {
-                program,
-                tracepoint,
-            } => {
-                if btf.tracepoint_args(tracepoint).is_none() {
-                    bail!("this kernel has no such tracepoint");
-                }
-                let program: &mut RawTracePoint = self.program(program)?;
-                program.load().map_err(brief)?;
-                program.attach(tracepoint).map_err(brief)?;
-            }
-            Way::Fentry { program, function } => {
-                if !btf.has_func(function) {
-                    bail!("no such function in this kernel's BTF");
-                }
-                let program: &mut FEntry = self.program(program)?;
-                program.load(function, aya_btf).map_err(brief)?;
-                program.attach().map_err(brief)?;
-            }
-            Way::Fexit {
-                program,
-                function,
-                params,
-            } => {
-                match btf.func_params(function) {
-                    None => bail!("no such function in this kernel's BTF"),
-                    Some(has) if has.len() != params => {
-                        bail!("has {} parameters, not {params}", has.len())
-                    }
-                    Some(_) => {}
-                }
-                let program: &mut FExit = self.program(program)?;
-                program.load(function, aya_btf).map_err(brief)?;
-                program.attach().map_err(brief)?;
+                .map_err(brief)?;
             }
             Way::Kprobe { program, function } => {
                 let link = self.kprobe(program, &Target::Name(function))?;
@@ -313,7 +309,7 @@ impl Probes {
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<P>
     where
-        P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+        P: TryFrom<&'a mut Program, Error = ProgramError>,
     {
         let program = self
             .ebpf
@@ -375,11 +371,7 @@ impl Probes {
             if self.hooked.contains_key(symbol.name) {
                 continue;
             }
-            let withheld = self
-                .withheld
-                .iter()
-                .any(|name| name == hook.point || name == hook.function);
-            let why = if withheld {
+            let why = if self.withholds(hook.point) || self.withholds(hook.function) {
                 Some("withheld".to_owned())
             } else {
                 self.watch(hook, symbol.name, symbol.address, symbol.module)
@@ -450,20 +442,4 @@ impl Drop for Probes {
 
 fn args(btf: &Btf, tracepoint: &str) -> u32 {
     btf.tracepoint_args(tracepoint).unwrap_or(0) as u32
-}
-
-/// One line for the user: the cause without the verifier's log, which goes to
-/// the debug log.
-fn brief(error: ProgramError) -> anyhow::Error {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            debug!("{verifier_log}");
-            anyhow!("the kernel refused the program: {io_error}")
-        }
-        ProgramError::SyscallError(error) => anyhow!("{}: {}", error.call, error.io_error),
-        other => anyhow!("{other}"),
-    }
 }

@@ -5,6 +5,7 @@ mod attach;
 mod hooks;
 pub mod kinds;
 mod kprobe;
+mod load;
 pub mod points;
 
 pub use attach::{Prepared, Probes};

@@ -434,6 +434,18 @@ impl Way {
         }
     }
 
+    /// Our program that is attached there.
+    pub fn program(&self) -> &'static str {
+        match self {
+            TpBtf { program, .. }
+            | RawTp { program, .. }
+            | Fentry { program, .. }
+            | Fexit { program, .. }
+            | Kprobe { program, .. }
+            | Kretprobe { program, .. } => program,
+        }
+    }
+
     /// What the contract calls it.
     pub fn name(&self) -> &'static str {
         match self {
