@@ -20,6 +20,7 @@ use tracer_common::{
 use crate::{
     device::NetDevice,
     flow,
+    free::{LEVELS, Scratch},
     globals::config,
     maps::{CPU, EMPTY, SENT, SWITCHES, TASKS},
     process, read,
@@ -57,8 +58,11 @@ pub struct Context {
     /// Which frame a search found.
     pub found: u32,
     pub receive: Receive,
-    /// Room for the key of `COARSE`.
+    /// Room for the key of `COARSE`, where a frame closes.
     pub coarse: TallyKey,
+    /// How many frees are under way, each with a scratch of its own.
+    pub busy: u64,
+    pub scratch: [Scratch; LEVELS],
     pub frames: [Frame; DEPTH as usize],
 }
 

@@ -12,7 +12,7 @@ use tracer_common::{
     config::{kind, switch},
     flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
     record::Record,
-    tally::{freed_by, outcome, seen},
+    tally::{TallyKey, freed_by, lost, outcome, seen},
 };
 
 use crate::{
@@ -20,20 +20,27 @@ use crate::{
     flow::{self, Parsed},
     frame::{self, Context, DEPTH, Frame},
     globals::config,
-    maps::{EMPTY, SCRATCH, SENT, STACKS, WORK},
+    maps::{EMPTY, SENT, STACKS},
     read,
     receive::{self, Receive},
     skb::SkBuff,
     tally,
 };
 
-/// Room for the flows of a packet.
+/// Room to examine a freed packet, too big for the stack.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Work {
+pub struct Scratch {
+    pub record: Record,
     pub outermost: Flow,
     pub inner: Flow,
+    /// For the key of `COARSE`.
+    pub coarse: TallyKey,
 }
+
+/// How many frees can be under way in one context: a process frees a packet,
+/// and the network's softirq, in the middle of our program, another.
+pub const LEVELS: usize = 2;
 
 /// A free under way.
 #[derive(Clone, Copy)]
@@ -217,47 +224,56 @@ fn keyed(record: &mut Record) {
 /// with `strays`, of interest although no frame of ours has sent it?
 #[inline(always)]
 fn outside(free: &Free, context: &mut Context, strays: bool) {
+    let level = context.busy;
+    let Some(scratch) = context.scratch.get_mut(level as usize) else {
+        tally::lose(lost::TALLY);
+        return;
+    };
+    let scratch = &raw mut *scratch;
+    context.busy = level + 1;
+    // SAFETY: a part of the context that nobody else has: whoever comes in
+    // between takes the next level, and is done before we go on.
+    examine(free, context, unsafe { &mut *scratch }, strays);
+    context.busy = level;
+}
+
+#[inline(always)]
+fn examine(free: &Free, context: &mut Context, scratch: &mut Scratch, strays: bool) {
     let skb = free.skb;
     let Some(header) = skb.network_header() else {
         return;
     };
-    let (Some(record), Some(work)) = (SCRATCH.get_ptr_mut(0), WORK.get_ptr_mut(0)) else {
-        return;
-    };
-    // SAFETY: this CPU's own element.
-    let work = unsafe { &mut *work };
     let version = flow::version(header);
     let ethertype = if version == 0 {
         skb.protocol()
     } else {
         version
     };
-    work.outermost = Flow::default();
-    let parsed = flow::walk(header, ethertype, &mut work.outermost);
+    scratch.outermost = Flow::default();
+    let parsed = flow::walk(header, ethertype, &mut scratch.outermost);
     // Only now: what is known before, the verifier follows through the walk.
     if let Some(sent) = SENT.get_ptr(&skb.0) {
         // A copy: another CPU may give the element to another packet.
-        read::copy(record, sent as u64);
+        read::copy(&raw mut scratch.record, sent as u64);
         let _ = SENT.remove(&skb.0);
-        // SAFETY: this CPU's own element.
-        let record = unsafe { &mut *record };
-        if is_same(record, skb, &work.outermost) {
+        let record = &mut scratch.record;
+        if is_same(record, skb, &scratch.outermost) {
             if !strays && record.key.seen & seen::IN_THE_CLEAR == 0 {
                 // On its way: split into fragments, which go on.
                 return;
             }
             record.outer = Flow::default();
             if record.key.seen & seen::IN_THE_CLEAR == 0 {
-                record.outer = work.outermost;
+                record.outer = scratch.outermost;
                 record.outer_length = parsed.length;
                 keyed(record);
             }
-            finish(free, context, record);
+            finish(free, context, record, &mut scratch.coarse);
             return;
         }
     }
     if strays {
-        stray(free, context, record, version, parsed, work);
+        stray(free, context, scratch, version, parsed);
     }
 }
 
@@ -285,14 +301,7 @@ fn is_same(record: &mut Record, skb: SkBuff, outermost: &Flow) -> bool {
 /// A packet no frame of ours has sent: of interest if it is a tunnel's outer
 /// packet, if it stands on a tunnel device, or if everything is.
 #[inline(always)]
-fn stray(
-    free: &Free,
-    context: &mut Context,
-    record: *mut Record,
-    version: u16,
-    parsed: Parsed,
-    work: &mut Work,
-) {
+fn stray(free: &Free, context: &mut Context, scratch: &mut Scratch, version: u16, parsed: Parsed) {
     let skb = free.skb;
     let all = config!(all_drops) != 0;
     let Some(dev) = skb.device() else { return };
@@ -306,7 +315,7 @@ fn stray(
     }
     let mut kind = [0; 16];
     let at_tunnel = dev.0 != 0 && dev.tunnel_kind(&raw mut kind).is_some();
-    let by_header = version != 0 && flow::is_tunnels(&work.outermost);
+    let by_header = version != 0 && flow::is_tunnels(&scratch.outermost);
     // A tunnel's own receive function knows better (a port we do not).
     let tunnels = by_header
         || receive::of(context, skb)
@@ -318,11 +327,12 @@ fn stray(
         return;
     };
     // SAFETY: the address of a field, not a read.
-    read::copy(record, unsafe { &raw const (*empty).frames[0].record }
-        as u64);
-    // SAFETY: this CPU's own element.
-    let record = unsafe { &mut *record };
-    record.outer = work.outermost;
+    read::copy(
+        &raw mut scratch.record,
+        unsafe { &raw const (*empty).frames[0].record } as u64,
+    );
+    let record = &mut scratch.record;
+    record.outer = scratch.outermost;
     if dev.0 != 0 {
         if !dev.wanted() {
             return;
@@ -357,14 +367,14 @@ fn stray(
         record.outer_length = parsed.length;
         keyed(record);
         record.key.outcome = outcome::STRAY;
-        work.inner = Flow::default();
-        let inner = flow::inner(&work.outermost, parsed.transport, &mut work.inner);
+        scratch.inner = Flow::default();
+        let inner = flow::inner(&scratch.outermost, parsed.transport, &mut scratch.inner);
         if inner.numbered {
             record.number = inner.number;
             record.key.seen |= seen::NUMBERED;
         }
-        if work.inner.ethertype != 0 {
-            record.key.flow = work.inner;
+        if scratch.inner.ethertype != 0 {
+            record.key.flow = scratch.inner;
             record.key.seen |= seen::INNER_DECODED;
             record.length = inner.length;
         }
@@ -376,12 +386,12 @@ fn stray(
             outcome::UNRELATED
         };
     }
-    finish(free, context, record);
+    finish(free, context, record, &mut scratch.coarse);
 }
 
 /// What every drop outside a frame has in common.
 #[inline(always)]
-fn finish(free: &Free, context: &mut Context, record: &mut Record) {
+fn finish(free: &Free, context: &mut Context, record: &mut Record, coarse: &mut TallyKey) {
     note(free, record);
     let key = &mut record.key;
     key.freed_by = free.by;
@@ -398,7 +408,7 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record) {
     }
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
-    tally::drop(&mut context.coarse, record);
+    tally::drop(coarse, record);
 }
 
 /// What the receiving tunnel's driver did with the packet.

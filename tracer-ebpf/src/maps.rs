@@ -14,7 +14,7 @@ use tracer_common::{
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::{frame::Context, free::Work};
+use crate::frame::Context;
 
 /// Details of drops, to the user side.
 #[map]
@@ -76,14 +76,6 @@ pub static EMPTY: PerCpuArray<Context> = PerCpuArray::with_max_entries(1, 0);
 /// See `device::percpu_offset`.
 #[map]
 pub static PERCPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// A record for frees outside any frame, too big for the stack.
-#[map]
-pub static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);
-
-/// Flows under examination, likewise.
-#[map]
-pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static STACKS: StackTrace = StackTrace::with_max_entries(4096, 0);

@@ -287,7 +287,7 @@ impl<'a> Session<'a> {
     }
 
     fn report(&mut self) -> Result<Report> {
-        let lost = self.stream.lost()?;
+        let lost = self.stream.lost(self.probes.missed())?;
         let tallies = self.stream.tallies()?;
         let passed = self.stream.passed()?;
         let devices = self.stream.devices()?;

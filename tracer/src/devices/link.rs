@@ -8,6 +8,10 @@ use std::net::IpAddr;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use tracer_common::flow::{
+    ETH_P_IPV6, Flow, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_MPLS, IPPROTO_UDP,
+};
+
 use super::{
     attr::{self, attributes, host_u32},
     netns::{self, Netns, NetnsError},
@@ -93,6 +97,27 @@ impl Device {
     /// Whether this is a name of it, or an alternative one.
     pub fn is_named(&self, name: &[u8]) -> bool {
         self.name == name || self.altnames.iter().any(|other| other == name)
+    }
+
+    /// Whether it takes packets like this outer one out of their
+    /// encapsulation, as far as their protocol, family and port say.
+    pub fn receives(&self, outer: &Flow) -> bool {
+        let ipv6 = outer.ethertype == ETH_P_IPV6;
+        match outer.proto {
+            IPPROTO_UDP => {
+                matches!(self.kind.as_str(), "vxlan" | "geneve" | "bareudp")
+                    && self.port == Some(outer.dport)
+            }
+            IPPROTO_GRE if ipv6 => {
+                matches!(self.kind.as_str(), "ip6gre" | "ip6gretap" | "ip6erspan")
+            }
+            IPPROTO_GRE => matches!(self.kind.as_str(), "gre" | "gretap" | "erspan"),
+            IPPROTO_IPIP | IPPROTO_IPV6 | IPPROTO_MPLS if ipv6 => self.kind == "ip6tnl",
+            IPPROTO_IPIP => matches!(self.kind.as_str(), "ipip" | "sit"),
+            IPPROTO_IPV6 => self.kind == "sit",
+            IPPROTO_MPLS => matches!(self.kind.as_str(), "ipip" | "sit"),
+            _ => false,
+        }
     }
 
     /// Whether it is of a kind that puts packets into other packets.

@@ -23,6 +23,8 @@ use crate::{
 /// Most kinds of evidence whose newest record is kept; counts do not depend
 /// on it.
 const MAX_RECORDS: usize = 65536;
+/// Most devices a packet is compared with.
+const MAX_RECEIVERS: usize = 8;
 
 /// What makes two drops the same row.
 type RowKey = (u32, u32, tracer_common::flow::Flow, &'static str, u8);
@@ -37,6 +39,7 @@ struct Seen {
     /// what is configured afterwards does not change what was.
     device: Option<Device>,
     freed_device: Option<Device>,
+    receivers: Vec<Device>,
 }
 
 /// What is known to be seen, so that its absence tells something.
@@ -213,6 +216,10 @@ impl Book {
             .devices
             .get(&(record.freed_netns, record.freed_ifindex))
             .cloned();
+        let receivers = match self.records.get(&record.key) {
+            Some(seen) => seen.receivers.clone(),
+            None => self.receivers(record),
+        };
         self.records.insert(
             record.key,
             Seen {
@@ -221,6 +228,7 @@ impl Book {
                 stack,
                 device,
                 freed_device,
+                receivers,
             },
         );
     }
@@ -250,6 +258,26 @@ impl Book {
         let device = self.devices.get(&(netns, ifindex))?;
         let same = record.is_none_or(|record| same_kind(device, until_zero(&record.kind)));
         same.then(|| device.clone())
+    }
+
+    /// The devices a received outer packet could be for.
+    fn receivers(&self, record: &Record) -> Vec<Device> {
+        if record.outer.ethertype == 0 || record.freed_ifindex == 0 {
+            return Vec::new();
+        }
+        let mut receivers: Vec<_> = self
+            .devices
+            .iter()
+            .filter(|((netns, _), device)| {
+                *netns == record.freed_netns && device.receives(&record.outer)
+            })
+            .collect();
+        receivers.sort_by_key(|(key, _)| **key);
+        receivers
+            .into_iter()
+            .take(MAX_RECEIVERS)
+            .map(|(_, device)| device.clone())
+            .collect()
     }
 
     fn netns_label(&self, inode: u32) -> Option<String> {
@@ -288,6 +316,7 @@ impl Book {
             device,
             freed_device: seen.and_then(|seen| seen.freed_device.clone()),
             kind,
+            receivers: seen.map(|seen| seen.receivers.clone()).unwrap_or_default(),
             routes_watched: self.watched.routes,
             tables_watched: self.watched.tables,
             encap_module: seen.and_then(|seen| seen.encap_module),

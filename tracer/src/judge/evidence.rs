@@ -67,6 +67,9 @@ pub struct Evidence {
     pub routes_watched: bool,
     /// Were the answers of single routing tables watched?
     pub tables_watched: bool,
+    /// The devices that receive packets like the outer one, in the namespace
+    /// where it was freed.
+    pub receivers: Vec<Device>,
     /// Is the module of the tunnel's encapsulation (fou) there? Unknown where
     /// there is none.
     pub encap_module: Option<bool>,

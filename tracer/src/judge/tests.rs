@@ -44,6 +44,7 @@ fn sit() -> Evidence {
         kind: "sit".to_owned(),
         routes_watched: true,
         tables_watched: true,
+        receivers: Vec::new(),
         encap_module: None,
     }
 }

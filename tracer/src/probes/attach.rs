@@ -1,7 +1,13 @@
 //! Loads the programs with what is known of this kernel, and attaches each
 //! point by the first way that works.
 
-use std::{collections::HashMap as StdHashMap, os::fd::AsFd as _, sync::Arc, thread};
+use std::{
+    collections::HashMap as StdHashMap,
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::Arc,
+    thread,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -161,6 +167,23 @@ impl Probes {
     /// Can frames of any device be opened and closed?
     pub fn has_frames(&self) -> bool {
         self.is_bracketed() || self.hooked.values().any(|hooked| hooked.point == DRIVER)
+    }
+
+    /// How many events the kernel did not run our programs for, because they
+    /// came while one of them was running on that CPU (`recursion_misses`).
+    pub fn missed(&self) -> u64 {
+        self.ebpf
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|fd| {
+                let fd = fd.as_fd().as_raw_fd();
+                let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+                let count = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+                count.trim().parse::<u64>().ok()
+            })
+            .sum()
     }
 
     /// Was this point or way to be left out?

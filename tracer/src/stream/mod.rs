@@ -52,6 +52,9 @@ pub struct Lost {
     pub tally: u64,
     /// Calls of a tunnel's transmit function that could not be followed.
     pub frames: u64,
+    /// Events the kernel did not run our programs for, being in one of them
+    /// already; kernels before 5.12 do not tell.
+    pub missed: u64,
 }
 
 impl Lost {
@@ -173,8 +176,8 @@ impl Stream {
             .collect()
     }
 
-    /// What was lost so far.
-    pub fn lost(&self) -> Result<Lost> {
+    /// What was lost so far; `missed` is the programs' own count.
+    pub fn lost(&self, missed: u64) -> Result<Lost> {
         let sum = |index: u32| -> Result<u64> {
             Ok(self
                 .lost
@@ -187,6 +190,7 @@ impl Stream {
             ring: sum(lost::RING)? + self.unreadable,
             tally: sum(lost::TALLY)?,
             frames: sum(lost::FRAMES)?,
+            missed,
         })
     }
 

@@ -240,8 +240,8 @@ fn end(out: &mut String, report: &Report) {
     } else {
         writeln!(
             out,
-            "incomplete: the tracer lost {} records, {} counts, {} frames.",
-            lost.ring, lost.tally, lost.frames
+            "incomplete: the tracer lost {} records, {} counts, {} frames, {} events.",
+            lost.ring, lost.tally, lost.frames, lost.missed
         )
     };
     if report

@@ -255,6 +255,77 @@ fn number(row: &Row, number: u32) -> String {
     format!("key {number} ({})", Ipv4Addr::from(number))
 }
 
+/// What the devices want that could have received the packet.
+fn receivers(row: &Row) -> String {
+    let evidence = &row.evidence;
+    let Some(record) = &evidence.record else {
+        return String::new();
+    };
+    let wanted: Vec<String> = evidence
+        .receivers
+        .iter()
+        .map(|device| {
+            let number = match (device.vni, &device.key) {
+                (Some(vni), _) => format!("VNI {vni}"),
+                (None, Some(key)) => format!("key {key}"),
+                (None, None) => "no key".to_owned(),
+            };
+            let from = device
+                .remote
+                .map_or(String::new(), |remote| format!(" from {remote}"));
+            let to = device
+                .local
+                .map_or(String::new(), |local| format!(" to {local}"));
+            format!("{} takes {number}{from}{to}", device.display_name())
+        })
+        .collect();
+    let packet = endpoints(&record.outer);
+    if wanted.is_empty() {
+        format!(" ({packet})")
+    } else {
+        format!(" ({packet}); {}", wanted.join(", "))
+    }
+}
+
+/// How large the inner packet was, and what was too small for it.
+fn inner_size(row: &Row) -> String {
+    match &row.evidence.record {
+        None => String::new(),
+        Some(record) if record.length > record.mtu && record.mtu != 0 => format!(
+            ": {} bytes, the device's MTU is {}",
+            record.length, record.mtu
+        ),
+        Some(record) => {
+            let to = outer_destination(row).map_or(String::new(), |to| format!(" to {to}"));
+            format!(
+                ": {} bytes and the encapsulation are more than the path{to} carries",
+                record.length
+            )
+        }
+    }
+}
+
+/// The same for the outer packet.
+fn outer_size(row: &Row) -> String {
+    let evidence = &row.evidence;
+    let Some(length) = evidence
+        .record
+        .as_ref()
+        .map(|record| record.outer_length)
+        .filter(|length| *length != 0)
+    else {
+        return String::new();
+    };
+    match &evidence.freed_device {
+        Some(device) if device.mtu != 0 && device.mtu < length => format!(
+            ": {length} bytes, the MTU of {} is {}",
+            device.display_name(),
+            device.mtu
+        ),
+        _ => format!(": {length} bytes"),
+    }
+}
+
 /// What the verdict says of the packet in one sentence, with the two things
 /// that differ where both are known.
 pub fn verdict(row: &Row) -> String {
@@ -283,8 +354,14 @@ pub fn verdict(row: &Row) -> String {
                 }
                 _ => String::new(),
             };
-            format!("{}{carried}", row.cause.title)
+            format!("{}{carried}{}", row.cause.title, receivers(row))
         }
+        "source-not-allowed" => {
+            let from = address(&evidence.flow().src, evidence.flow().ethertype);
+            let from = from.map_or(String::new(), |from| format!(": {from}"));
+            format!("{}{from}", row.cause.title)
+        }
+        "outer-too-big" => format!("{}{}", row.cause.title, outer_size(row)),
         id if id.starts_with("lookup-") => {
             let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
             let by = decided_by(row).map_or(String::new(), |by| format!(": {by}"));
@@ -296,10 +373,7 @@ pub fn verdict(row: &Row) -> String {
             family(evidence.flow()),
             evidence.kind
         ),
-        "packet-too-big" => match &evidence.record {
-            Some(record) => format!("{}: {} bytes", row.cause.title, record.length),
-            None => row.cause.title.to_owned(),
-        },
+        "packet-too-big" => format!("{}{}", row.cause.title, inner_size(row)),
         "no-listener" => match &evidence.record {
             Some(record) => format!(
                 "the outer packet arrived at UDP {}, where nobody listens",
