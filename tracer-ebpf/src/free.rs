@@ -36,6 +36,8 @@ pub struct Scratch {
     pub inner: Flow,
     /// For the key of `COARSE`.
     pub coarse: TallyKey,
+    /// Is the packet of interest although no frame of ours has sent it?
+    pub strays: u64,
 }
 
 /// How many frees can be under way in one context: a process frees a packet,
@@ -77,7 +79,7 @@ pub fn freed(ctx: *mut c_void, skb: SkBuff, location: u64, reason: u32, by: u8) 
         in_frame(&free, frame);
         return;
     }
-    outside(&free, context, true);
+    outside::<true>(&free, context, true);
 }
 
 /// What the packet's sender was told; an address is given to another packet
@@ -136,7 +138,8 @@ pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
         waited = frame::top(context).is_some_and(|top| top.kind & kind::CONSUMES_DROPS != 0);
     }
     if dropped || waited {
-        outside(&free, context, dropped);
+        // Those drivers have the packet out of its encapsulation by then.
+        outside::<false>(&free, context, dropped);
     }
 }
 
@@ -221,24 +224,30 @@ fn keyed(record: &mut Record) {
 }
 
 /// A free with no frame around it: is the packet one that a tunnel sent, or,
-/// with `strays`, of interest although no frame of ours has sent it?
+/// with `strays`, of interest although no frame of ours has sent it? `WRAPPED`:
+/// it may have a packet inside, to be decoded.
 #[inline(always)]
-fn outside(free: &Free, context: &mut Context, strays: bool) {
+fn outside<const WRAPPED: bool>(free: &Free, context: &mut Context, strays: bool) {
     let level = context.busy;
     let Some(scratch) = context.scratch.get_mut(level as usize) else {
         tally::lose(lost::TALLY);
         return;
     };
+    // Through a map: the verifier would follow all that comes once for each way
+    // the answer was found.
+    scratch.strays = strays.into();
     let scratch = &raw mut *scratch;
     context.busy = level + 1;
     // SAFETY: a part of the context that nobody else has: whoever comes in
     // between takes the next level, and is done before we go on.
-    examine(free, context, unsafe { &mut *scratch }, strays);
+    examine::<WRAPPED>(free, context, unsafe { &mut *scratch });
     context.busy = level;
 }
 
 #[inline(always)]
-fn examine(free: &Free, context: &mut Context, scratch: &mut Scratch, strays: bool) {
+fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mut Scratch) {
+    // SAFETY: a field of a live structure.
+    let strays = unsafe { core::ptr::read_volatile(&raw const scratch.strays) } != 0;
     let skb = free.skb;
     let Some(header) = skb.network_header() else {
         return;
@@ -273,7 +282,7 @@ fn examine(free: &Free, context: &mut Context, scratch: &mut Scratch, strays: bo
         }
     }
     if strays {
-        stray(free, context, scratch, version, parsed);
+        stray::<WRAPPED>(free, context, scratch, version, parsed);
     }
 }
 
@@ -301,7 +310,13 @@ fn is_same(record: &mut Record, skb: SkBuff, outermost: &Flow) -> bool {
 /// A packet no frame of ours has sent: of interest if it is a tunnel's outer
 /// packet, if it stands on a tunnel device, or if everything is.
 #[inline(always)]
-fn stray(free: &Free, context: &mut Context, scratch: &mut Scratch, version: u16, parsed: Parsed) {
+fn stray<const WRAPPED: bool>(
+    free: &Free,
+    context: &mut Context,
+    scratch: &mut Scratch,
+    version: u16,
+    parsed: Parsed,
+) {
     let skb = free.skb;
     let all = config!(all_drops) != 0;
     let Some(dev) = skb.device() else { return };
@@ -367,16 +382,18 @@ fn stray(free: &Free, context: &mut Context, scratch: &mut Scratch, version: u16
         record.outer_length = parsed.length;
         keyed(record);
         record.key.outcome = outcome::STRAY;
-        scratch.inner = Flow::default();
-        let inner = flow::inner(&scratch.outermost, parsed.transport, &mut scratch.inner);
-        if inner.numbered {
-            record.number = inner.number;
-            record.key.seen |= seen::NUMBERED;
-        }
-        if scratch.inner.ethertype != 0 {
-            record.key.flow = scratch.inner;
-            record.key.seen |= seen::INNER_DECODED;
-            record.length = inner.length;
+        if WRAPPED {
+            scratch.inner = Flow::default();
+            let inner = flow::inner(&scratch.outermost, parsed.transport, &mut scratch.inner);
+            if inner.numbered {
+                record.number = inner.number;
+                record.key.seen |= seen::NUMBERED;
+            }
+            if scratch.inner.ethertype != 0 {
+                record.key.flow = scratch.inner;
+                record.key.seen |= seen::INNER_DECODED;
+                record.length = inner.length;
+            }
         }
     } else {
         record.outer = Flow::default();
