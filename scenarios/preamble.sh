@@ -158,12 +158,12 @@ stream() {
     ip netns exec "${FROM:-A}" xtask traffic tcp-send --to "$1:5001" --bytes "${2:-50000000}" && wait $server
 }
 
-# heavy and heavy6: all that through t0, whose packets must not be too big for the underlay.
+# heavy and heavy6 [BYTES]: all that through t0, whose packets must not be too big for the underlay.
 heavy() {
-    many 192.168.9.2 && stream 192.168.9.2
+    many 192.168.9.2 && stream 192.168.9.2 "$@"
 }
 heavy6() {
-    many fd09::2 && stream "[fd09::2]"
+    many fd09::2 && stream "[fd09::2]" "$@"
 }
 
 # roomy: t0 leaves room for any outer header.
