@@ -141,6 +141,37 @@ load6() {
     ip netns exec A ping -6 -q -c200 -i.01 fd09::2
 }
 
+# many ADDRESS: 1,000 pings, each as soon as the one before it is answered; all have to be.
+# From A, as what follows, unless FROM names another.
+many() {
+    ip netns exec "${FROM:-A}" ping -q -f -c1000 -w120 "$1"
+}
+
+# stream ADDRESS [BYTES]: 50 MB by TCP to B's ADDRESS, and as much back.
+stream() {
+    ip netns exec B xtask traffic tcp-serve --port 5001 >"$SCENARIO_DIR/server" &
+    server=$!
+    until grep -q listening "$SCENARIO_DIR/server"; do
+        kill -0 $server || return
+        sleep .1
+    done
+    ip netns exec "${FROM:-A}" xtask traffic tcp-send --to "$1:5001" --bytes "${2:-50000000}" && wait $server
+}
+
+# heavy and heavy6 [BYTES]: all that through t0, whose packets must not be too big for the underlay.
+heavy() {
+    many 192.168.9.2 && stream 192.168.9.2 "$@"
+}
+heavy6() {
+    many fd09::2 && stream "[fd09::2]" "$@"
+}
+
+# roomy: t0 leaves room for any outer header.
+roomy() {
+    ip -n A link set t0 mtu 1300
+    ip -n B link set t0 mtu 1300
+}
+
 # rules NETNS RULES: nftables rules.
 rules() {
     printf '%s\n' "$2" | ip netns exec "$1" nft -f -
@@ -186,6 +217,19 @@ secured() {
         policy $family A in 10.0.0.2 10.0.0.1 "$@"
         policy $family B out 10.0.0.2 10.0.0.1 "$@"
         policy $family B in 10.0.0.1 10.0.0.2 "$@"
+    done
+}
+# secured6: the same over the IPv6 underlay.
+secured6() {
+    for n in A B; do
+        sa $n fd00::1 fd00::2 0x1001 "$KEY" mode tunnel flag af-unspec "$@"
+        sa $n fd00::2 fd00::1 0x1002 "$KEY" mode tunnel flag af-unspec "$@"
+    done
+    for family in -4 -6; do
+        policy $family A out fd00::1 fd00::2 "$@"
+        policy $family A in fd00::2 fd00::1 "$@"
+        policy $family B out fd00::2 fd00::1 "$@"
+        policy $family B in fd00::1 fd00::2 "$@"
     done
 }
 policy() {

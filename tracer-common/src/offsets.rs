@@ -42,6 +42,8 @@ offsets! {
     skb_iif = "sk_buff"."skb_iif";
     skb_head = "sk_buff"."head";
     skb_protocol = "sk_buff"."protocol";
+    /// The byte whose lowest three bits are `pkt_type`.
+    skb_pkt_type = "sk_buff"."__pkt_type_offset";
     skb_network_header = "sk_buff"."network_header";
     skb_inner_network_header = "sk_buff"."inner_network_header";
 

@@ -88,6 +88,8 @@ pub mod seen {
     /// A packet that its tunnel sent was recognized by its outermost header:
     /// not yet, or no longer, encapsulated.
     pub const IN_THE_CLEAR: u32 = 1 << 25;
+    /// The frame was for another host's MAC address when it was freed.
+    pub const OTHER_HOST: u32 = 1 << 26;
 }
 
 /// What was seen of the route; bits of [`TallyKey::route`].

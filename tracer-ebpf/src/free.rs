@@ -294,7 +294,9 @@ fn is_same(record: &mut Record, skb: SkBuff, outermost: &Flow) -> bool {
         return record.outer.ethertype != 0 && flow::has_addresses(inner, &record.outer);
     }
     let flow = &record.key.flow;
+    // An ARP request has the addresses of the packet that waits for its answer.
     if flow.ethertype == 0
+        || flow.ethertype != outermost.ethertype
         || !flow::same(&outermost.src, &flow.src)
         || !flow::same(&outermost.dst, &flow.dst)
     {
@@ -417,6 +419,9 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record, coarse: &mut 
     [key.told, key.told_type, key.told_code] = free.told;
     if free.skb.iif() != 0 {
         key.seen |= seen::RECEIVED;
+    }
+    if free.skb.for_other_host() {
+        key.seen |= seen::OTHER_HOST;
     }
     if let Some(receive) = receive::of(context, free.skb) {
         received(record, receive);

@@ -28,6 +28,12 @@ impl SkBuff {
         read::at(self.0, offset!(skb_iif)).unwrap_or(0)
     }
 
+    /// The frame came for another host's MAC address (`PACKET_OTHERHOST`).
+    #[inline(always)]
+    pub fn for_other_host(self) -> bool {
+        read::at::<u8>(self.0, offset!(skb_pkt_type)).is_some_and(|byte| byte & 7 == 3)
+    }
+
     /// EtherType of the packet.
     #[inline(always)]
     pub fn protocol(self) -> u16 {

@@ -197,6 +197,9 @@ fn tools() -> anyhow::Result<Vec<(String, PathBuf)>> {
     for name in EXTRA {
         add(name, "/usr/sbin", false)?;
     }
+    // For its `traffic`.
+    let me = std::env::current_exe().context("cannot find myself")?;
+    tools.push(("/usr/bin/xtask".to_owned(), me));
     Ok(tools)
 }
 
@@ -275,19 +278,13 @@ fn links(tree: &mut Tree) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Changes when a tool, a replaced module, or this program does.
+/// Changes when a tool, this program among them, or a replaced module does.
 fn fingerprint(
     tools: &[(String, PathBuf)],
     instead: &BTreeMap<String, PathBuf>,
 ) -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
-    let me = std::env::current_exe().context("cannot find myself")?;
-    for path in tools
-        .iter()
-        .map(|(_, path)| path)
-        .chain(instead.values())
-        .chain([&me])
-    {
+    for path in tools.iter().map(|(_, path)| path).chain(instead.values()) {
         let file = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
         (path, file.len(), file.mtime(), file.mtime_nsec()).hash(&mut hasher);
     }

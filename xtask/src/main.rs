@@ -19,6 +19,7 @@ mod rust_src;
 mod scenario;
 mod setup;
 mod test;
+mod traffic;
 mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -63,6 +64,9 @@ enum Errand {
     Vm(vm::Options),
     /// Play the bug that started it all, live
     Demo,
+    /// Send what a scenario needs; for guests
+    #[command(hide = true)]
+    Traffic(traffic::Options),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Errand::Test(options) => test::command(&options),
         Errand::Scenarios(options) => return end(accuracy::command(&options)),
         Errand::Demo => return end(demo::command()),
+        Errand::Traffic(options) => return end(traffic::command(&options)),
         Errand::Vm(options) => return end(vm::command(&options)),
     };
     end(done.map(|()| 0))

@@ -88,6 +88,16 @@ impl Evidence {
         self.key.flow.ethertype == ETH_P_IP
     }
 
+    /// Was the freed packet, as it was then, for an IPv4 multicast group?
+    pub fn to_ipv4_group(&self) -> bool {
+        let flow = if self.saw(seen::DECAPSULATED | seen::IN_THE_CLEAR) {
+            Some(self.flow())
+        } else {
+            self.record.as_ref().map(|record| &record.outer)
+        };
+        flow.is_some_and(|flow| flow.ethertype == ETH_P_IP && flow.dst[0] >> 4 == 0xe)
+    }
+
     /// Freed inside the tunnel's transmit function, before the outer packet
     /// was handed to IP.
     pub fn in_driver(&self) -> bool {

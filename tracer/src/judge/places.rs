@@ -2,7 +2,9 @@
 //!
 //! What arrives is freed too: a ping's answer by `icmp_rcv`, with a drop reason
 //! even. A packet out of its encapsulation has vanished only where the network
-//! layer freed it; one still encapsulated, unless it was a copy for a tap.
+//! layer freed it; one still encapsulated, unless it was a copy for a tap. And
+//! where everybody gets everything (bridges, overlays that flood), most get
+//! what is for others.
 
 use tracer_common::tally::{freed_by, outcome, seen};
 
@@ -113,6 +115,24 @@ const COPIES: &[&str] = &[
     "kfree_skb_partial",
 ];
 
+/// Where a host passes over what is for another MAC address.
+const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv"];
+
+/// Was it a copy that this host has no part in, whoever else may have got it?
+fn for_others(evidence: &Evidence) -> bool {
+    if evidence.reason_is("OTHERHOST")
+        || (evidence.saw(seen::OTHER_HOST) && evidence.freed_in_any(FOR_OTHER_HOSTS))
+    {
+        return true;
+    }
+    // A group that nobody here has joined; IPv6 frees those in ip6_mc_input.
+    evidence.saw(seen::DECAPSULATED)
+        && evidence.to_ipv4_group()
+        && evidence.named_reason().is_none()
+        && !evidence.saw(seen::REVERSE_PATH | seen::SOURCE_REFUSED)
+        && evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"])
+}
+
 /// Did the packet vanish here?
 pub fn is_drop(evidence: &Evidence) -> bool {
     let arrived = match evidence.key.outcome {
@@ -121,7 +141,7 @@ pub fn is_drop(evidence: &Evidence) -> bool {
         // Frames are sure of what they say, and all drops are asked for.
         _ => return true,
     };
-    if evidence.freed_in_any(COPIES) {
+    if evidence.freed_in_any(COPIES) || for_others(evidence) {
         return false;
     }
     !arrived

@@ -242,3 +242,33 @@ fn what_arrived_is_no_drop() {
     evidence.place = at("tpacket_rcv");
     assert!(!is_drop(&evidence));
 }
+
+#[test]
+fn what_is_for_others_is_no_drop() {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::LOST_LATER;
+    evidence.key.seen = seen::DECAPSULATED | seen::RECEIVED;
+    evidence.place = at("ip_rcv_core.isra.0");
+    assert!(is_drop(&evidence));
+    // 5.10 has no drop reasons: the packet's type tells.
+    evidence.key.seen |= seen::OTHER_HOST;
+    assert!(!is_drop(&evidence));
+    // What a bridge forwards is for others too, and can be lost.
+    evidence.place = at("__dev_queue_xmit");
+    assert!(is_drop(&evidence));
+
+    // A multicast group that nobody has joined.
+    evidence.key.seen = seen::DECAPSULATED | seen::RECEIVED;
+    evidence.key.flow.ethertype = ETH_P_IP;
+    evidence.key.flow.dst[..4].copy_from_slice(&[224, 0, 0, 22]);
+    evidence.place = at("ip_rcv_finish_core");
+    evidence.reason = Some("NOT_SPECIFIED".to_owned());
+    assert!(!is_drop(&evidence));
+    evidence.key.seen |= seen::SOURCE_REFUSED;
+    assert!(is_drop(&evidence));
+    assert_eq!(verdict(&evidence), ("martian-source", Confidence::Proved));
+    evidence.key.seen &= !seen::SOURCE_REFUSED;
+    evidence.key.flow.dst[0] = 10;
+    assert!(is_drop(&evidence));
+    assert_eq!(verdict(&evidence), ("martian-source", Confidence::Inferred));
+}

@@ -44,6 +44,9 @@ pub struct Expect {
     pub kernels: Vec<String>,
     #[serde(default)]
     pub exit: Option<i32>,
+    /// The trigger itself has to succeed.
+    #[serde(default)]
+    pub trigger_ok: bool,
     #[serde(default)]
     pub drop: Vec<DropWant>,
     #[serde(default)]

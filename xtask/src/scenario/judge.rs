@@ -58,6 +58,9 @@ pub fn scenario(expect: &Expect, sections: &[&Section]) -> Verdict {
     verdict
         .wrong
         .extend(exit(expect, trigger, part("trigger.err")));
+    if expect.trigger_ok {
+        verdict.wrong.extend(failed(part("trigger.err")));
+    }
     verdict.wrong.extend(broken);
     verdict.wrong.extend(judge(expect, &lines));
     if let Some(human) = &expect.human {
@@ -88,6 +91,18 @@ fn exit(expect: &Expect, pass: &Section, err: Option<&Section>) -> Option<String
         )),
         _ => None,
     }
+}
+
+/// What tracer said of a trigger that did not succeed, and what that said itself.
+fn failed(err: Option<&Section>) -> Option<String> {
+    let mut before = "";
+    for line in err?.text.lines().filter(|line| !line.trim().is_empty()) {
+        if line.contains("the command ended with") {
+            return Some(format!("the trigger failed: {line}; before: {before}"));
+        }
+        before = line;
+    }
+    None
 }
 
 /// Judges the JSON lines of one run.

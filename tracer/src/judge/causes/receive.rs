@@ -286,8 +286,10 @@ pub const CAUSES: &[Cause] = &[
             {
                 return Some(Proved);
             }
-            // Where the other refusals have names, this is what is left.
-            (there && evidence.reason_is("NOT_SPECIFIED")).then_some(Inferred)
+            // Where the other refusals have names, this is what is left, beside
+            // a group that nobody has joined.
+            (there && evidence.reason_is("NOT_SPECIFIED") && !evidence.to_ipv4_group())
+                .then_some(Inferred)
         },
     },
     Cause {

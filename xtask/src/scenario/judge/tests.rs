@@ -219,3 +219,23 @@ fn a_broken_contract_fails_whatever_else_is_right() {
     let polluted = [START, "PING 1.1.1.1", END];
     assert!(wrong("", &polluted)[0].contains("not JSON"));
 }
+
+#[test]
+fn a_trigger_may_fail_unless_it_must_not() {
+    let setup = section("setup.out", Some(0), "");
+    let trigger = section("trigger.out", Some(0), &[START, END].join("\n"));
+    let good = section("trigger.err", Some(0), "done\n");
+    let bad = section(
+        "trigger.err",
+        Some(0),
+        "no way\nWARN the command ended with exit status: 1\n",
+    );
+    for (want, err, wrong) in [
+        ("", &bad, 0),
+        ("trigger_ok = true", &good, 0),
+        ("trigger_ok = true", &bad, 1),
+    ] {
+        let verdict = scenario(&expect(want), &[&setup, &trigger, err]);
+        assert_eq!(verdict.wrong.len(), wrong, "{want}: {:?}", verdict.wrong);
+    }
+}
