@@ -9,6 +9,7 @@ use tracer_common::{
     tally::{COUNTERS, TX_PACKETS, outcome, route, seen},
 };
 
+use super::why;
 use crate::{
     devices::printable,
     flows::{Ledger, Row, until_zero},
@@ -217,36 +218,6 @@ pub fn families(ledger: &Ledger) -> String {
         .join(", ")
 }
 
-/// Which table, or that it was a rule, made a look-up fail; where it was seen.
-fn decided_by(row: &Row) -> Option<String> {
-    const EACCES: u16 = 13;
-    const EINVAL: u16 = 22;
-    let evidence = &row.evidence;
-    let answer = &evidence.record.as_ref()?.route;
-    let errno = evidence.key.route_errno;
-    if !evidence.tables_watched || evidence.key.route & route::IPV6 != 0 {
-        return None;
-    }
-    if answer.table != 0 && answer.table_errno == u32::from(errno) {
-        return Some(format!("a route in table {}", table(answer.table)));
-    }
-    match errno {
-        EACCES => Some("an ip rule, since no table answered so".to_owned()),
-        EINVAL if answer.table != 0 => Some("an ip rule, since no table answered so".to_owned()),
-        _ => None,
-    }
-}
-
-/// A routing table, as ip-route(8) names it.
-fn table(number: u32) -> String {
-    match number {
-        253 => "default".to_owned(),
-        254 => "main".to_owned(),
-        255 => "local".to_owned(),
-        other => other.to_string(),
-    }
-}
-
 /// The number a packet carries, as ip-link(8) writes that of its tunnel.
 fn number(row: &Row, number: u32) -> String {
     if row.evidence.key.outer_proto == IPPROTO_UDP {
@@ -362,10 +333,10 @@ pub fn verdict(row: &Row) -> String {
             format!("{}{from}", row.cause.title)
         }
         "outer-too-big" => format!("{}{}", row.cause.title, outer_size(row)),
-        id if id.starts_with("lookup-") => {
+        id if id.starts_with("lookup-") || id == "local-address-missing" => {
             let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
-            let by = decided_by(row).map_or(String::new(), |by| format!(": {by}"));
-            format!("{}{to}{by}", row.cause.title)
+            let why = why::of(row).map_or(String::new(), |why| format!(": {}", why.sentence()));
+            format!("{}{to}{why}", row.cause.title)
         }
         "payload-not-carried" => format!(
             "{}: {} into {}",
