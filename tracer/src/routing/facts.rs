@@ -247,7 +247,7 @@ mod tests {
             src: Some("10.0.0.1".parse().unwrap()),
             mark: 7,
             oif: 3,
-            errno: 13,
+            errno: Some(13),
         };
         let expected = [
             vec![2, 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -262,7 +262,7 @@ mod tests {
             src: None,
             mark: 0,
             oif: 0,
-            errno: 13,
+            errno: Some(13),
         };
         let body = question(&plain);
         assert_eq!((body.len(), &body[..4]), (12 + 20, &[10, 128, 0, 0][..]));

@@ -42,6 +42,9 @@ pub enum Decided {
     Device,
 }
 
+/// What can have made it fail, with the errno that it gives.
+type Candidate = (u16, Decided, String);
+
 /// What may be why a look-up failed: more than one where it could not be
 /// decided which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +66,20 @@ pub fn find(question: &What, facts: &Facts) -> Option<Finding> {
         What::Address { address, oif } => refused_address(*address, *oif, facts),
         What::Route(look_up) => {
             let (finding, certain) = match before_the_tables(look_up, facts) {
-                Some(finding) => (finding, true),
+                Some(candidate) => (vec![candidate], true),
                 None => walk(look_up, facts)?,
             };
             // The system can be another by now.
-            let contradicted = certain && facts.now.is_some_and(|now| now != look_up.errno);
-            (!contradicted).then_some(finding)
+            let same = |now| finding.iter().any(|(errno, _, _)| *errno == now);
+            if certain && !facts.now.is_none_or(same) {
+                return None;
+            }
+            let candidates = finding.into_iter();
+            Some(Finding {
+                candidates: candidates
+                    .map(|(_, decided, text)| (decided, text))
+                    .collect(),
+            })
         }
     }
 }
@@ -140,32 +151,32 @@ fn is_link_local(address: IpAddr) -> bool {
 
 /// What `ip_route_output_key_hash_rcu` looks at before it asks any rule. The
 /// IPv6 side has nothing like it.
-fn before_the_tables(look_up: &LookUp, facts: &Facts) -> Option<Finding> {
+fn before_the_tables(look_up: &LookUp, facts: &Facts) -> Option<Candidate> {
     if look_up.dst.is_ipv6() {
         return None;
     }
     if let Some(IpAddr::V4(src)) = look_up.src {
         let impossible = src.is_multicast() || src.is_broadcast() || src.octets()[0] == 0;
-        if impossible && look_up.errno == EINVAL {
+        if impossible && look_up.ended_in(EINVAL) {
             let text = format!("source {src} is none that a packet may have");
-            return Some(Finding::one(Decided::Address, text));
+            return Some((EINVAL, Decided::Address, text));
         }
-        if look_up.errno == ENETUNREACH && !facts.is_local(src.into()) {
+        if look_up.ended_in(ENETUNREACH) && !facts.is_local(src.into()) {
             let text = format!("source {src} is not an address of this host");
-            return Some(Finding::one(Decided::Address, text));
+            return Some((ENETUNREACH, Decided::Address, text));
         }
     }
     if look_up.oif == 0 {
         return None;
     }
     match facts.device(look_up.oif) {
-        None if look_up.errno == ENODEV => {
+        None if look_up.ended_in(ENODEV) => {
             let text = format!("the bound device (index {}) is gone", look_up.oif);
-            Some(Finding::one(Decided::Device, text))
+            Some((ENODEV, Decided::Device, text))
         }
-        Some(device) if !device.up && look_up.errno == ENETUNREACH => {
+        Some(device) if !device.up && look_up.ended_in(ENETUNREACH) => {
             let text = format!("the bound device {} is down", device.display_name());
-            Some(Finding::one(Decided::Device, text))
+            Some((ENETUNREACH, Decided::Device, text))
         }
         _ => None,
     }
@@ -173,7 +184,7 @@ fn before_the_tables(look_up: &LookUp, facts: &Facts) -> Option<Finding> {
 
 /// The rules, one after the other, with the tables that they lead to
 /// (`fib_rules_lookup`). Also says whether no rule was left undecided.
-fn walk(look_up: &LookUp, facts: &Facts) -> Option<(Finding, bool)> {
+fn walk(look_up: &LookUp, facts: &Facts) -> Option<(Vec<Candidate>, bool)> {
     let bound = facts
         .device(look_up.oif)
         .map(|device| device.name.as_slice());
@@ -219,21 +230,23 @@ fn walk(look_up: &LookUp, facts: &Facts) -> Option<(Finding, bool)> {
                 Answer::Refused(route, errno) => (errno, Decided::Table(table), route.text()),
             },
         };
-        if errno == look_up.errno {
-            candidates.push((decided, text));
+        // That a table refused would have been seen.
+        let unseen = look_up.errno.is_none() && matches!(decided, Decided::Table(_));
+        if look_up.ended_in(errno) && !unseen {
+            candidates.push((errno, decided, text));
         }
         if fits == Fits::Yes {
             // Here the look-up ends. If in another answer than was observed,
             // it was one of the undecided before that gave it.
-            return (!candidates.is_empty()).then_some((Finding { candidates }, certain));
+            return (!candidates.is_empty()).then_some((candidates, certain));
         }
         certain = false;
     }
-    if look_up.errno == ENETUNREACH {
+    if look_up.ended_in(ENETUNREACH) {
         let text = no_route(look_up, facts, &nothing_in, &passed_over);
-        candidates.push((Decided::NoRoute, text));
+        candidates.push((ENETUNREACH, Decided::NoRoute, text));
     }
-    (!candidates.is_empty()).then_some((Finding { candidates }, certain))
+    (!candidates.is_empty()).then_some((candidates, certain))
 }
 
 /// A source that may not leave by any route but one to the host itself
@@ -242,7 +255,7 @@ fn not_as_wished(look_up: &LookUp, route: &Route) -> Option<String> {
     let Some(IpAddr::V4(src)) = look_up.src else {
         return None;
     };
-    (look_up.errno == EINVAL && src.is_loopback() && !route.is_local()).then(|| {
+    (look_up.errno == Some(EINVAL) && src.is_loopback() && !route.is_local()).then(|| {
         format!(
             "source {src} may not leave this host, as by {}",
             route.text()

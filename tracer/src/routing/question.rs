@@ -43,8 +43,16 @@ pub struct LookUp {
     pub mark: u32,
     /// Index of the device it is bound to, 0: none.
     pub oif: u32,
-    /// The observed answer.
-    pub errno: u16,
+    /// The observed errno. `None`: all that was seen is that the last table
+    /// which was asked has no route.
+    pub errno: Option<u16>,
+}
+
+impl LookUp {
+    /// Can this have been the answer?
+    pub fn ended_in(&self, errno: u16) -> bool {
+        errno != 0 && self.errno.is_none_or(|observed| observed == errno)
+    }
 }
 
 impl Question {
@@ -73,6 +81,9 @@ impl Question {
         if ![EACCES, ENODEV, EINVAL, ENETUNREACH, EHOSTUNREACH].contains(&errno) {
             return None;
         }
+        // The errno of a table that has none is not that of the look-up.
+        let table_only = key.route & route::TABLE_ONLY != 0;
+        let observed = Some(errno).filter(|errno| !table_only || *errno != ENETUNREACH);
         let answer = &record.route;
         let ipv6 = key.route & route::IPV6 != 0;
         let (mut dst, mut src) = (address(&answer.dst, ipv6), address(&answer.src, ipv6));
@@ -81,7 +92,7 @@ impl Question {
         let local = device.and_then(|device| device.local).filter(of_family);
         // The last table is asked for the source address too, to see whether
         // it is this host's.
-        let is_source = key.route & route::TABLE_ONLY != 0 && dst.is_some() && dst == local;
+        let is_source = table_only && dst.is_some() && dst == local;
         if dst.is_none() || is_source {
             (dst, src) = (remote, local);
         }
@@ -92,7 +103,7 @@ impl Question {
                 src,
                 mark: answer.mark,
                 oif: answer.oif,
-                errno,
+                errno: observed,
             }),
         })
     }
@@ -157,7 +168,7 @@ mod tests {
             src: Some(ip("10.0.0.1")),
             mark: 0,
             oif: 0,
-            errno: EACCES,
+            errno: Some(EACCES),
         };
         assert_eq!(look_up(question), expected);
     }
@@ -184,6 +195,8 @@ mod tests {
             (question.dst, question.src),
             (ip("10.0.0.2"), Some(ip("10.0.0.1")))
         );
+        // Nor is the errno of that table.
+        assert_eq!(question.errno, None);
     }
 
     #[test]

@@ -232,7 +232,7 @@ pub mod tests {
             src: None,
             mark: 0,
             oif,
-            errno: EACCES,
+            errno: Some(EACCES),
         }
     }
 

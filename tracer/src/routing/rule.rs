@@ -330,7 +330,7 @@ pub mod tests {
             src: Some("10.0.0.1".parse().unwrap()),
             mark: 7,
             oif: 0,
-            errno: EACCES,
+            errno: Some(EACCES),
         }
     }
 

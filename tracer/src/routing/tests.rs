@@ -40,7 +40,7 @@ fn look_up(errno: u16) -> LookUp {
         src: Some(ip("10.0.0.1")),
         mark: 0,
         oif: 0,
-        errno,
+        errno: Some(errno),
     }
 }
 
@@ -113,6 +113,31 @@ fn rules_that_refuse() {
         facts.now = Some(0);
         assert_eq!(find(&What::Route(look_up(errno)), &facts), None);
     }
+}
+
+#[test]
+fn only_a_table_was_seen_to_have_nothing() {
+    let mut facts = host();
+    let unseen = LookUp {
+        errno: None,
+        ..look_up(0)
+    };
+    facts.rules.insert(1, rule(10, 32, PROHIBIT, &[]));
+    facts.now = Some(EACCES);
+    let said = text(unseen, &facts).unwrap();
+    assert_eq!(said, "rule 10: to 10.0.0.2 prohibit");
+    // The kernel ends in another errno now.
+    facts.now = Some(ENETUNREACH);
+    assert_eq!(find(&What::Route(unseen), &facts), None);
+    // A table that refuses would have been seen.
+    facts.rules.remove(1);
+    facts.routes.push(route(2, 32, PROHIBIT, 0));
+    facts.now = Some(EACCES);
+    assert_eq!(find(&What::Route(unseen), &facts), None);
+    facts.routes.clear();
+    facts.now = Some(ENETUNREACH);
+    let said = text(unseen, &facts).unwrap();
+    assert_eq!(said, "no route in tables local, main, default");
 }
 
 #[test]
@@ -314,7 +339,10 @@ fn the_running_kernel_is_understood() {
     assert_eq!(asked(six(ENETUNREACH)), None);
 
     for (look_up, family, dst) in [(four(0), "-4", "10.0.0.2"), (six(0), "-6", "fd00::2")] {
-        let with = |errno| LookUp { errno, ..look_up };
+        let with = |errno| LookUp {
+            errno: Some(errno),
+            ..look_up
+        };
         let length = if look_up.dst.is_ipv6() { 128 } else { 32 };
         for (word, by_rule, by_route) in [
             ("prohibit", EACCES, EACCES),

@@ -244,12 +244,7 @@ fn route_of(row: &Row) -> Option<Value> {
     object.put("from_cache", key.route & route::FROM_CACHE != 0);
     if let Some(record) = &row.evidence.record {
         let answer = &record.route;
-        let dst = text::underlay(&answer.dst, ipv6).or(row
-            .evidence
-            .device
-            .as_ref()
-            .and_then(|device| device.remote));
-        object.put_some("dst", dst.map(|a| a.to_string()));
+        object.put_some("dst", text::looked_up(row).map(|a| a.to_string()));
         object.put_some(
             "src",
             text::underlay(&answer.src, ipv6).map(|a| a.to_string()),

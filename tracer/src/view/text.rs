@@ -13,7 +13,7 @@ use super::why;
 use crate::{
     devices::printable,
     flows::{Ledger, Row, until_zero},
-    judge::{Place, names},
+    judge::{Evidence, Place, names},
 };
 
 /// `IPv4`, `IPv6`, `ARP`, or the EtherType.
@@ -148,16 +148,31 @@ pub fn device_name(row: &Row) -> String {
 /// The outer destination: from the packet, the look-up, or the configuration.
 pub fn outer_destination(row: &Row) -> Option<IpAddr> {
     let evidence = &row.evidence;
-    if let Some(record) = &evidence.record {
-        if let Some(address) = address(&record.outer.dst, record.outer.ethertype) {
-            return Some(address);
-        }
-        let ipv6 = evidence.key.route & route::IPV6 != 0;
-        if let Some(address) = underlay(&record.route.dst, ipv6) {
-            return Some(address);
-        }
-    }
-    evidence.device.as_ref().and_then(|device| device.remote)
+    let sent = evidence
+        .record
+        .as_ref()
+        .and_then(|record| address(&record.outer.dst, record.outer.ethertype));
+    sent.or_else(|| looked_up(row))
+}
+
+/// The destination of the look-up, or the configured one.
+pub fn looked_up(row: &Row) -> Option<IpAddr> {
+    let Evidence {
+        key,
+        record,
+        device,
+        ..
+    } = &row.evidence;
+    let device = device.as_ref();
+    let asked = record
+        .as_ref()
+        .and_then(|record| underlay(&record.route.dst, key.route & route::IPV6 != 0));
+    // The last table is asked for the source too, to see whether it is this
+    // host's.
+    let table_only = key.route & route::TABLE_ONLY != 0;
+    asked
+        .filter(|asked| !table_only || device.and_then(|device| device.local) != Some(*asked))
+        .or(device.and_then(|device| device.remote))
 }
 
 /// `RTN_LOCAL via lo`, `EACCES`, or nothing.
