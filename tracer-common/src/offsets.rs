@@ -97,14 +97,21 @@ offsets! {
     rt6_gateway = "rt6_info"."rt6i_gateway";
     rt6_flags = "rt6_info"."rt6i_flags";
     fib6_type = "fib6_info"."fib6_type";
+    fib6_result_entry = "fib6_result"."f6i";
+    fib6_result_type = "fib6_result"."fib6_type";
+    fib6_table_id = "fib6_table"."tb6_id";
+    /// The entry that stands for no route at all.
+    net_fib6_null_entry = "net"."ipv6.fib6_null_entry";
     dst_dev = "dst_entry"."dev" | "dst_entry"."dev_rcu";
     dst_error = "dst_entry"."error";
     fl4_daddr = "flowi4"."daddr";
     fl4_saddr = "flowi4"."saddr";
     fl4_mark = "flowi4"."__fl_common.flowic_mark";
+    fl4_oif = "flowi4"."__fl_common.flowic_oif";
     fl6_daddr = "flowi6"."daddr";
     fl6_saddr = "flowi6"."saddr";
     fl6_mark = "flowi6"."__fl_common.flowic_mark";
+    fl6_oif = "flowi6"."__fl_common.flowic_oif";
 
     ip_tunnel_dev = "ip_tunnel"."dev";
     ip6_tnl_dev = "ip6_tnl"."dev";

@@ -11,14 +11,14 @@ pub const PATH_LEN: usize = 8;
 
 /// Which function gave the route; values of [`Route::seen_at`].
 pub mod route_hook {
-    pub const NONE: u32 = 0;
-    pub const IP_ROUTE_OUTPUT_FLOW: u32 = 1;
-    pub const DST_CACHE_GET_IP4: u32 = 2;
-    pub const IP6_ROUTE_OUTPUT_FLAGS: u32 = 3;
-    pub const DST_CACHE_GET: u32 = 4;
-    pub const DST_CACHE_GET_IP6: u32 = 5;
-    pub const FIB_TABLE_LOOKUP: u32 = 6;
-    pub const FIB6_TABLE_LOOKUP: u32 = 7;
+    pub const NONE: u8 = 0;
+    pub const IP_ROUTE_OUTPUT_FLOW: u8 = 1;
+    pub const DST_CACHE_GET_IP4: u8 = 2;
+    pub const IP6_ROUTE_OUTPUT_FLAGS: u8 = 3;
+    pub const DST_CACHE_GET: u8 = 4;
+    pub const DST_CACHE_GET_IP6: u8 = 5;
+    pub const FIB_TABLE_LOOKUP: u8 = 6;
+    pub const FIB6_TABLE_LOOKUP: u8 = 7;
 }
 
 /// The underlay route as the hooks saw it. Type and errno are in the key.
@@ -32,14 +32,18 @@ pub struct Route {
     pub dev: [u8; IFNAMSIZ],
     pub dev_ifindex: u32,
     pub mark: u32,
-    /// One of [`route_hook`].
-    pub seen_at: u32,
-    /// 4 or 6, 0: no gateway known.
-    pub gateway_family: u32,
-    /// The last IPv4 routing table that was asked, 0: none.
+    /// The device that the look-up was bound to, 0: none.
+    pub oif: u32,
+    /// Inode of the network namespace it was made in, 0: not seen.
+    pub netns: u32,
+    /// The last routing table that was asked, 0: none.
     pub table: u32,
-    /// Its answer: a positive errno, 0: a route.
-    pub table_errno: u32,
+    /// Its answer: a positive errno, 0: a route. EAGAIN: it has none.
+    pub table_errno: u16,
+    /// One of [`route_hook`].
+    pub seen_at: u8,
+    /// 4 or 6, 0: no gateway known.
+    pub gateway_family: u8,
 }
 
 /// The process that sent the packet, where it was running when the frame was

@@ -39,7 +39,11 @@ use tracer_common::{
     tally::{freed_by, seen},
 };
 
-use crate::{device::NetDevice, globals::config, skb::SkBuff};
+use crate::{
+    device::NetDevice,
+    globals::{config, offset},
+    skb::SkBuff,
+};
 
 // --- frames -----------------------------------------------------------------
 
@@ -262,14 +266,15 @@ pub fn gso_segment_kretprobe(ctx: RetProbeContext) -> u32 {
 
 #[fexit(function = "ip_route_output_flow")]
 pub fn ip_route_output_flow_fexit(ctx: FExitContext) -> i32 {
+    route::asks(ctx.arg(0), ctx.arg(1), offset!(fl4_oif));
     route::ipv4(route_hook::IP_ROUTE_OUTPUT_FLOW, ctx.arg(3), ctx.arg(1));
     0
 }
 
 #[kprobe]
 pub fn ip_route_output_flow_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(flow) = ctx.arg(1) {
-        route::asked(flow);
+    if let (Some(net), Some(flow)) = (ctx.arg(0), ctx.arg(1)) {
+        route::asked(net, flow, offset!(fl4_oif));
     }
     0
 }
@@ -298,14 +303,15 @@ pub fn dst_cache_get_ip4_kretprobe(ctx: RetProbeContext) -> u32 {
 
 #[fexit(function = "ip6_route_output_flags")]
 pub fn ip6_route_output_flags_fexit(ctx: FExitContext) -> i32 {
+    route::asks(ctx.arg(0), ctx.arg(2), offset!(fl6_oif));
     route::ipv6(route_hook::IP6_ROUTE_OUTPUT_FLAGS, ctx.arg(4), ctx.arg(2));
     0
 }
 
 #[kprobe]
 pub fn ip6_route_output_flags_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(flow) = ctx.arg(2) {
-        route::asked(flow);
+    if let (Some(net), Some(flow)) = (ctx.arg(0), ctx.arg(2)) {
+        route::asked(net, flow, offset!(fl6_oif));
     }
     0
 }
@@ -354,13 +360,33 @@ pub fn table_asked_btf(ctx: BtfTracePointContext) -> i32 {
 /// The same where functions cannot be probed.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub fn fib_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
-    route::table(route_hook::FIB_TABLE_LOOKUP, ctx.arg(1), ctx.arg(3));
+    route::table(ctx.arg(1), ctx.arg(3));
     0
 }
 
 #[raw_tracepoint(tracepoint = "fib_table_lookup")]
 pub fn fib_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
-    route::table(route_hook::FIB_TABLE_LOOKUP, ctx.arg(1), ctx.arg(3));
+    route::table(ctx.arg(1), ctx.arg(3));
+    0
+}
+
+/// `fib6_table_lookup(net, res, table, flp)`: beside the whole look-up.
+#[btf_tracepoint(function = "fib6_table_lookup")]
+pub fn table6_asked_btf(ctx: BtfTracePointContext) -> i32 {
+    route::asked_table6(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// The same where functions cannot be probed.
+#[btf_tracepoint(function = "fib6_table_lookup")]
+pub fn fib6_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
+    route::table6(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "fib6_table_lookup")]
+pub fn fib6_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
+    route::table6(ctx.arg(0), ctx.arg(1), ctx.arg(3));
     0
 }
 

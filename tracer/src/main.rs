@@ -9,6 +9,7 @@ mod flows;
 mod judge;
 mod kernel;
 mod probes;
+mod routing;
 mod session;
 mod stream;
 mod terminal;

@@ -32,6 +32,7 @@ use crate::{
     flows::{Book, Report, Row, Watched},
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     probes::{Prepared, Probes},
+    routing::Inquiry,
     stream::Stream,
     terminal::{self, Screen},
     view::{json, lines, summary, table},
@@ -55,6 +56,10 @@ const FOLLOW: Duration = Duration::from_millis(250);
 const REFRESH: Duration = Duration::from_secs(1);
 /// How long after the end packets on their way may still vanish.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long a report waits for netlink's word on what it tells: while tracing,
+/// and for the last time.
+const SOON: Duration = Duration::from_millis(100);
+const LAST: Duration = Duration::from_secs(3);
 /// How long a command that was told to end is waited for.
 const GRACE: Duration = Duration::from_secs(5);
 /// Longest name of a device in the kernel, in bytes.
@@ -87,6 +92,7 @@ struct Session<'a> {
     probes: Probes,
     stream: Stream,
     book: Book,
+    inquiry: Inquiry,
     /// What to add to `CLOCK_MONOTONIC` to get the time of day, in nanoseconds.
     clock: i128,
     /// How many packets of a row were told already.
@@ -145,6 +151,7 @@ impl<'a> Session<'a> {
         let watched = Watched {
             routes: probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4"),
             tables: probes.has("fib_table_lookup"),
+            tables6: probes.has("fib6_table_lookup"),
         };
         let book = Book::new(symbols, reasons, watched, own, snapshot);
         probes.set_ports(book.ports())?;
@@ -153,6 +160,7 @@ impl<'a> Session<'a> {
             probes,
             stream,
             book,
+            inquiry: Inquiry::start().context("cannot start a thread")?,
             clock: clock(),
             told: HashMap::new(),
             unread: false,
@@ -248,7 +256,9 @@ impl<'a> Session<'a> {
             self.learn(unknown);
             for record in &records {
                 let stack = self.stream.stack(record.stack);
-                self.book.record(record, &stack);
+                if let Some(question) = self.book.record(record, &stack) {
+                    self.inquiry.ask(question);
+                }
             }
         }
         self.stream.more();
@@ -294,6 +304,9 @@ impl<'a> Session<'a> {
         // After the counts: what is told once, when it was counted, is told with
         // its details.
         self.take()?;
+        for (question, finding) in self.inquiry.answers(SOON) {
+            self.book.found(question, finding);
+        }
         Ok(self.book.report(&tallies, &passed, &devices, lost))
     }
 
@@ -343,6 +356,9 @@ impl<'a> Session<'a> {
     /// The end: everything that is left to say, and the exit status.
     fn conclude(mut self, watching: bool) -> Result<u8> {
         self.book.learn(devices::snapshot(None), []);
+        for (question, finding) in self.inquiry.answers(LAST) {
+            self.book.found(question, finding);
+        }
         let report = self.report()?;
         match self.options.format {
             Format::Json => {

@@ -167,7 +167,7 @@ pub(super) fn is_tunnel(kind: &str) -> bool {
 }
 
 /// The well-formed attributes at the start of `bytes`.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
@@ -279,17 +279,18 @@ fn be_u32(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_be_bytes)
 }
 
-fn host_u16(value: &[u8]) -> Option<u16> {
+/// The 16 bits at the start of the value.
+pub fn host_u16(value: &[u8]) -> Option<u16> {
     value.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
 /// The 32 bits at the start of the value.
-pub(super) fn host_u32(value: &[u8]) -> Option<u32> {
+pub fn host_u32(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
 

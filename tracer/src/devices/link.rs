@@ -3,9 +3,8 @@
 //! The messages are read attribute by attribute: the names in them can hold any
 //! bytes, and one odd device must not hide the others.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::ControlFlow};
 
-use rustix::io::Errno;
 use thiserror::Error;
 
 use tracer_common::flow::{
@@ -16,11 +15,16 @@ use super::{
     attr::{self, attributes, host_u32},
     netns::{self, Netns, NetnsError},
     text::printable,
-    wire::{self, Reply},
+    wire::{self, Answer, Request, WireError},
 };
 
 /// How often a dump is started that changes of the devices interrupted.
 const ATTEMPTS: u32 = 5;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+/// `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -33,6 +37,7 @@ const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 0x10000;
 
 /// A network device, tunnel or not.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -84,6 +89,8 @@ pub struct Device {
     pub fwmark: Option<u32>,
     /// Whether it is set up (`IFF_UP`).
     pub up: bool,
+    /// Whether it is set up and has a carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Its counters.
     pub counters: Counters,
 }
@@ -190,52 +197,49 @@ pub enum LinkError {
     /// Not even entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// No socket, or it does not work.
-    #[error("cannot {what} netlink: {source}")]
-    Socket {
-        /// What was tried.
-        what: &'static str,
-        /// The system's reason.
-        source: Errno,
-    },
-    /// The kernel refused.
+    /// Entered, and not answered.
     #[error("the kernel did not list the devices: {0}")]
-    Refused(Errno),
-    /// No answer, or no end of it.
-    #[error("the kernel did not list the devices in {} s", wire::PATIENCE.as_secs())]
-    Timeout,
-    /// A datagram longer than the kernel makes them.
-    #[error("netlink message of {0} bytes is too long")]
-    TooLong(usize),
+    Wire(#[from] WireError),
 }
 
 /// The devices that were read, and what is missing.
 #[derive(Debug, Default)]
-pub(super) struct Dump {
+pub struct Dump {
     pub devices: Vec<Device>,
     pub problems: Vec<String>,
 }
 
 /// All devices of the network namespace, tunnel or not; what is missing is in
 /// [`Dump::problems`].
-pub(super) fn dump(netns: &Netns) -> Result<Dump, LinkError> {
+pub fn dump(netns: &Netns) -> Result<Dump, LinkError> {
     // The socket stays in the namespace of the thread that made it.
     let socket = netns::with(netns, wire::open)??;
-    let mut reply = wire::dump_links(&socket, 1)?;
-    for attempt in 2..=ATTEMPTS {
-        if !reply.interrupted {
-            break;
+    let request = Request {
+        kind: RTM_GETLINK,
+        dump: true,
+        body: &[0; IFINFOMSG],
+    };
+    let mut attempt = 1;
+    loop {
+        let mut links = Vec::new();
+        let answer = wire::ask(&socket, request, attempt, &mut |kind, link| {
+            if kind == RTM_NEWLINK {
+                links.push(link.to_vec());
+            }
+            ControlFlow::Continue(())
+        })?;
+        if !answer.interrupted || attempt >= ATTEMPTS {
+            return Ok(digest(netns.inode, &links, &answer));
         }
-        reply = wire::dump_links(&socket, attempt)?;
+        attempt += 1;
     }
-    Ok(digest(netns.inode, &reply))
 }
 
-/// Reads the messages of a reply.
-fn digest(netns: u32, reply: &Reply) -> Dump {
+/// Reads the payloads of the `RTM_NEWLINK` messages.
+fn digest(netns: u32, links: &[Vec<u8>], answer: &Answer) -> Dump {
     let mut dump = Dump::default();
-    let mut malformed = reply.malformed;
-    for message in &reply.links {
+    let mut malformed = answer.malformed;
+    for message in links {
         match parse(netns, message) {
             Some(device) => dump.devices.push(device),
             None => malformed += 1,
@@ -246,7 +250,7 @@ fn digest(netns: u32, reply: &Reply) -> Dump {
             "{malformed} malformed netlink messages were left out"
         ));
     }
-    if reply.interrupted {
+    if answer.interrupted {
         dump.problems.push(format!(
             "the devices kept changing while they were listed ({ATTEMPTS} attempts): \
              some may be missing"
@@ -258,7 +262,7 @@ fn digest(netns: u32, reply: &Reply) -> Dump {
 /// Reads the payload of a `RTM_NEWLINK` message.
 fn parse(netns: u32, message: &[u8]) -> Option<Device> {
     // struct ifinfomsg: family, type, index, flags, change.
-    let (header, rest) = message.split_at_checked(16)?;
+    let (header, rest) = message.split_at_checked(IFINFOMSG)?;
     let ifindex = host_u32(header.get(4..)?)?;
     let flags = host_u32(header.get(8..)?)?;
     if ifindex == 0 || i32::try_from(ifindex).is_err() {
@@ -268,6 +272,7 @@ fn parse(netns: u32, message: &[u8]) -> Option<Device> {
         ifindex,
         netns,
         up: flags & IFF_UP != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
         ..Device::default()
     };
     let mut info: &[u8] = &[];
@@ -340,7 +345,7 @@ mod tests {
         ];
         let message = message(
             9,
-            IFF_UP | 0x10,
+            IFF_UP | IFF_LOWER_UP | 0x10,
             &[
                 nla(IFLA_IFNAME, b"sit1\0"),
                 nla(IFLA_MTU, &1480_u32.to_ne_bytes()),
@@ -367,6 +372,7 @@ mod tests {
             link: Some(2),
             link_netnsid: Some(0),
             up: true,
+            carrier: true,
             counters: device.counters,
             ..Device::default()
         };
@@ -384,22 +390,22 @@ mod tests {
         let device = parse(1, &message(1, 0, &[nla(IFLA_IFNAME, name)])).unwrap();
         assert_eq!(device.name, name);
         assert_eq!(device.display_name(), "\\xff\\x1b[31m\\ \"x");
-        assert!(!device.up && device.kind.is_empty() && !device.is_tunnel());
+        assert!(!device.up && !device.carrier && device.kind.is_empty() && !device.is_tunnel());
     }
 
     #[test]
     fn malformed_messages_are_counted() {
-        let reply = Reply {
-            links: vec![
-                message(1, 0, &[]),
-                vec![0; 15],
-                message(0, 0, &[]),
-                message(-1, 0, &[]),
-            ],
+        let links = [
+            message(1, 0, &[]),
+            vec![0; 15],
+            message(0, 0, &[]),
+            message(-1, 0, &[]),
+        ];
+        let answer = Answer {
             malformed: 1,
-            ..Reply::default()
+            ..Answer::default()
         };
-        let dump = digest(1, &reply);
+        let dump = digest(1, &links, &answer);
         assert_eq!(dump.devices.len(), 1);
         assert_eq!(
             dump.problems,

@@ -6,13 +6,13 @@
 //! Everything here blocks: call it on a blocking thread. Entering another
 //! namespace than the caller's needs `CAP_SYS_ADMIN`.
 
-mod attr;
+pub mod attr;
 pub mod link;
 pub mod netns;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod text;
-mod wire;
+pub mod wire;
 
 use std::collections::HashMap;
 

@@ -279,6 +279,12 @@ pub fn find(spec: &str) -> Result<Netns, NetnsError> {
     })
 }
 
+/// The network namespace with this inode, if anything that is known keeps it.
+pub fn by_inode(inode: u32) -> Option<Netns> {
+    let own = own().ok().filter(|own| own.inode == inode);
+    own.or_else(|| scan().netns.into_iter().find(|netns| netns.inode == inode))
+}
+
 /// Finds the network namespaces, and says what could not be looked at.
 pub(super) fn scan() -> Scan {
     let mut scan = Scan::default();
@@ -554,6 +560,8 @@ mod tests {
         assert!(list().iter().any(|netns| netns.inode == own.inode));
         let inside = with(&own, || current().unwrap()).unwrap();
         assert_eq!(inside, own.inode);
+        assert_eq!(by_inode(own.inode), Some(own));
+        assert_eq!(by_inode(1), None);
     }
 
     #[test]

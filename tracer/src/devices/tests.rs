@@ -88,20 +88,20 @@ fn ip<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
     Command::new("ip").args(arguments).output().unwrap()
 }
 
-fn words(command: &str) -> Output {
+pub fn words(command: &str) -> Output {
     ip(command.split_whitespace())
 }
 
-fn must(output: &Output) {
+pub fn must(output: &Output) {
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip: {problem}");
 }
 
 /// A named network namespace, deleted at the end of the test.
-struct Scratch(String);
+pub struct Scratch(pub String);
 
 impl Scratch {
-    fn new(what: &str) -> Self {
+    pub fn new(what: &str) -> Self {
         let name = format!("tracer-{what}-{}", std::process::id());
         must(&words(&format!("netns add {name}")));
         Self(name)

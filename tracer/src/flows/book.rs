@@ -9,7 +9,7 @@ use std::{
 use tracer_common::{
     config::{IFNAMSIZ, payload},
     record::Record,
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey},
+    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, route},
 };
 
 use super::{Report, Row, ledger};
@@ -17,6 +17,7 @@ use crate::{
     devices::{Counters, Device, Snapshot, printable},
     judge::{self, Evidence, Place},
     kernel::{reasons::Reasons, symbols::Symbols},
+    routing::{Finding, Question},
     stream::Lost,
 };
 
@@ -40,6 +41,8 @@ struct Seen {
     device: Option<Device>,
     freed_device: Option<Device>,
     receivers: Vec<Device>,
+    /// What it failed on, where netlink can tell why.
+    question: Option<Question>,
 }
 
 /// What is known to be seen, so that its absence tells something.
@@ -47,8 +50,9 @@ struct Seen {
 pub struct Watched {
     /// Look-ups of routes.
     pub routes: bool,
-    /// The answers of single routing tables.
+    /// The answers of single routing tables, of IPv4 and of IPv6.
     pub tables: bool,
+    pub tables6: bool,
 }
 
 /// See the module.
@@ -62,6 +66,8 @@ pub struct Book {
     records: HashMap<TallyKey, Seen>,
     record_count: u64,
     places: HashMap<u64, Option<Place>>,
+    /// Why look-ups failed, as netlink said when they did.
+    findings: HashMap<Question, Finding>,
     devices: HashMap<(u32, u32), Device>,
     /// Counters at the start; a device that is not here came later.
     before: HashMap<(u32, u32), Counters>,
@@ -94,6 +100,7 @@ impl Book {
             records: HashMap::new(),
             record_count: 0,
             places: HashMap::new(),
+            findings: HashMap::new(),
             devices: start.devices,
             before,
             netns: start.names,
@@ -196,8 +203,21 @@ impl Book {
             .flatten()
     }
 
-    /// Takes a record in, with the addresses of its stack.
-    pub fn record(&mut self, record: &Record, stack: &[u64]) {
+    /// Takes in what netlink says of a question, for what came and what comes.
+    pub fn found(&mut self, question: Question, finding: Option<Finding>) {
+        match finding {
+            Some(finding) => {
+                self.findings.insert(question, finding);
+            }
+            None => {
+                self.findings.remove(&question);
+            }
+        }
+    }
+
+    /// Takes a record in, with the addresses of its stack. Gives the question
+    /// to ask netlink about it.
+    pub fn record(&mut self, record: &Record, stack: &[u64]) -> Option<Question> {
         self.record_count += 1;
         self.place(record.key.location);
         let stack = stack
@@ -205,9 +225,10 @@ impl Book {
             .filter_map(|address| self.place(*address))
             .collect();
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
-            return;
+            return None;
         }
         let device = self.device(record.key.netns, record.key.ifindex, Some(record));
+        let question = Question::of(record, device.as_ref());
         let encap_module = device
             .as_ref()
             .and_then(|device| device.encap.as_ref())
@@ -229,8 +250,10 @@ impl Book {
                 device,
                 freed_device,
                 receivers,
+                question,
             },
         );
+        question
     }
 
     fn place(&mut self, address: u64) -> Option<Place> {
@@ -318,7 +341,14 @@ impl Book {
             kind,
             receivers: seen.map(|seen| seen.receivers.clone()).unwrap_or_default(),
             routes_watched: self.watched.routes,
-            tables_watched: self.watched.tables,
+            tables_watched: if key.route & route::IPV6 == 0 {
+                self.watched.tables
+            } else {
+                self.watched.tables6
+            },
+            finding: seen
+                .and_then(|seen| self.findings.get(&seen.question?))
+                .cloned(),
             encap_module: seen.and_then(|seen| seen.encap_module),
         };
         let stack = seen.map(|seen| seen.stack.clone()).unwrap_or_default();

@@ -7,7 +7,7 @@ use tracer_common::{
     tally::{TX_PACKETS, TallyKey, freed_by, outcome, route, seen},
 };
 
-use crate::devices::Device;
+use crate::{devices::Device, routing::Finding};
 
 /// Functions that have received packets only.
 const RECEIVING: &[&str] = &[
@@ -65,11 +65,13 @@ pub struct Evidence {
     pub kind: String,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
-    /// Were the answers of single routing tables watched?
+    /// Were the answers of single routing tables of the underlay watched?
     pub tables_watched: bool,
     /// The devices that receive packets like the outer one, in the namespace
     /// where it was freed.
     pub receivers: Vec<Device>,
+    /// Why the look-up failed, by netlink's word afterwards.
+    pub finding: Option<Finding>,
     /// Is the module of the tunnel's encapsulation (fou) there? Unknown where
     /// there is none.
     pub encap_module: Option<bool>,

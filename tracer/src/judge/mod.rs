@@ -44,4 +44,4 @@ pub fn cause(id: &str) -> Option<&'static Cause> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

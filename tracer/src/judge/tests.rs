@@ -16,7 +16,7 @@ fn counters(moved: &[usize]) -> u16 {
 }
 
 /// An IPv6 packet dropped in sit, for a reason yet to be told.
-fn sit() -> Evidence {
+pub fn sit() -> Evidence {
     Evidence {
         key: TallyKey {
             flow: Flow {
@@ -45,6 +45,7 @@ fn sit() -> Evidence {
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),
+        finding: None,
         encap_module: None,
     }
 }

@@ -319,7 +319,26 @@ pub const POINTS: &[Point] = &[
                 program: "ip6_route_output_flags_kretprobe",
                 function: "ip6_route_output_flags",
             },
+            TpBtf {
+                program: "fib6_table_lookup_btf",
+                tracepoint: "fib6_table_lookup",
+                args: 4,
+            },
+            RawTp {
+                program: "fib6_table_lookup_raw",
+                tracepoint: "fib6_table_lookup",
+            },
         ],
+    },
+    Point {
+        name: "fib6_table_lookup",
+        lost: "which routing table, or which rule, made an IPv6 look-up fail",
+        without_reasons: false,
+        ways: &[TpBtf {
+            program: "table6_asked_btf",
+            tracepoint: "fib6_table_lookup",
+            args: 4,
+        }],
     },
     Point {
         name: "dst_cache_get",

@@ -7,7 +7,7 @@ use tracer_common::{
     tally::{COUNTERS, outcome, route, seen},
 };
 
-use super::text;
+use super::{text, why};
 use crate::{
     devices::printable,
     flows::{Ledger, Report, Row, until_zero},
@@ -224,11 +224,19 @@ fn freed(row: &Row) -> Value {
 
 fn route_of(row: &Row) -> Option<Value> {
     let key = &row.evidence.key;
-    if key.route & route::SEEN == 0 {
+    let why = why::of(row);
+    if key.route & route::SEEN == 0 && why.is_none() {
         return None;
     }
-    let ipv6 = key.route & route::IPV6 != 0;
     let mut object = Object::new();
+    if let Some(why) = why {
+        object.put("why", why.text);
+        object.put("why_confidence", why.confidence.word());
+    }
+    if key.route & route::SEEN == 0 {
+        return Some(object.value());
+    }
+    let ipv6 = key.route & route::IPV6 != 0;
     object.put_some("type", names::route_type(key.route_type));
     if key.route_errno != 0 {
         object.put("errno", names::errno(key.route_errno));
@@ -236,12 +244,7 @@ fn route_of(row: &Row) -> Option<Value> {
     object.put("from_cache", key.route & route::FROM_CACHE != 0);
     if let Some(record) = &row.evidence.record {
         let answer = &record.route;
-        let dst = text::underlay(&answer.dst, ipv6).or(row
-            .evidence
-            .device
-            .as_ref()
-            .and_then(|device| device.remote));
-        object.put_some("dst", dst.map(|a| a.to_string()));
+        object.put_some("dst", text::looked_up(row).map(|a| a.to_string()));
         object.put_some(
             "src",
             text::underlay(&answer.src, ipv6).map(|a| a.to_string()),
@@ -254,8 +257,11 @@ fn route_of(row: &Row) -> Option<Value> {
         if answer.mark != 0 {
             object.put("mark", answer.mark);
         }
+        if answer.oif != 0 {
+            object.put("oif", answer.oif);
+        }
         object.put_some("seen_at", seen_at(answer.seen_at));
-        if answer.table != 0 && answer.table_errno == u32::from(key.route_errno) {
+        if answer.table != 0 && answer.table_errno == key.route_errno {
             object.put("table", answer.table);
         }
     }
@@ -263,7 +269,7 @@ fn route_of(row: &Row) -> Option<Value> {
 }
 
 /// The function whose return told the route.
-fn seen_at(hook: u32) -> Option<&'static str> {
+fn seen_at(hook: u8) -> Option<&'static str> {
     Some(match hook {
         route_hook::IP_ROUTE_OUTPUT_FLOW => "ip_route_output_flow",
         route_hook::DST_CACHE_GET_IP4 => "dst_cache_get_ip4",

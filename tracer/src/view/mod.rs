@@ -5,3 +5,4 @@ pub mod lines;
 pub mod summary;
 pub mod table;
 pub mod text;
+pub mod why;

@@ -9,10 +9,11 @@ use tracer_common::{
     tally::{COUNTERS, TX_PACKETS, outcome, route, seen},
 };
 
+use super::why;
 use crate::{
     devices::printable,
     flows::{Ledger, Row, until_zero},
-    judge::{Place, names},
+    judge::{Evidence, Place, names},
 };
 
 /// `IPv4`, `IPv6`, `ARP`, or the EtherType.
@@ -147,16 +148,31 @@ pub fn device_name(row: &Row) -> String {
 /// The outer destination: from the packet, the look-up, or the configuration.
 pub fn outer_destination(row: &Row) -> Option<IpAddr> {
     let evidence = &row.evidence;
-    if let Some(record) = &evidence.record {
-        if let Some(address) = address(&record.outer.dst, record.outer.ethertype) {
-            return Some(address);
-        }
-        let ipv6 = evidence.key.route & route::IPV6 != 0;
-        if let Some(address) = underlay(&record.route.dst, ipv6) {
-            return Some(address);
-        }
-    }
-    evidence.device.as_ref().and_then(|device| device.remote)
+    let sent = evidence
+        .record
+        .as_ref()
+        .and_then(|record| address(&record.outer.dst, record.outer.ethertype));
+    sent.or_else(|| looked_up(row))
+}
+
+/// The destination of the look-up, or the configured one.
+pub fn looked_up(row: &Row) -> Option<IpAddr> {
+    let Evidence {
+        key,
+        record,
+        device,
+        ..
+    } = &row.evidence;
+    let device = device.as_ref();
+    let asked = record
+        .as_ref()
+        .and_then(|record| underlay(&record.route.dst, key.route & route::IPV6 != 0));
+    // The last table is asked for the source too, to see whether it is this
+    // host's.
+    let table_only = key.route & route::TABLE_ONLY != 0;
+    asked
+        .filter(|asked| !table_only || device.and_then(|device| device.local) != Some(*asked))
+        .or(device.and_then(|device| device.remote))
 }
 
 /// `RTN_LOCAL via lo`, `EACCES`, or nothing.
@@ -215,36 +231,6 @@ pub fn families(ledger: &Ledger) -> String {
         })
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// Which table, or that it was a rule, made a look-up fail; where it was seen.
-fn decided_by(row: &Row) -> Option<String> {
-    const EACCES: u16 = 13;
-    const EINVAL: u16 = 22;
-    let evidence = &row.evidence;
-    let answer = &evidence.record.as_ref()?.route;
-    let errno = evidence.key.route_errno;
-    if !evidence.tables_watched || evidence.key.route & route::IPV6 != 0 {
-        return None;
-    }
-    if answer.table != 0 && answer.table_errno == u32::from(errno) {
-        return Some(format!("a route in table {}", table(answer.table)));
-    }
-    match errno {
-        EACCES => Some("an ip rule, since no table answered so".to_owned()),
-        EINVAL if answer.table != 0 => Some("an ip rule, since no table answered so".to_owned()),
-        _ => None,
-    }
-}
-
-/// A routing table, as ip-route(8) names it.
-fn table(number: u32) -> String {
-    match number {
-        253 => "default".to_owned(),
-        254 => "main".to_owned(),
-        255 => "local".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 /// The number a packet carries, as ip-link(8) writes that of its tunnel.
@@ -362,10 +348,10 @@ pub fn verdict(row: &Row) -> String {
             format!("{}{from}", row.cause.title)
         }
         "outer-too-big" => format!("{}{}", row.cause.title, outer_size(row)),
-        id if id.starts_with("lookup-") => {
+        id if id.starts_with("lookup-") || id == "local-address-missing" => {
             let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
-            let by = decided_by(row).map_or(String::new(), |by| format!(": {by}"));
-            format!("{}{to}{by}", row.cause.title)
+            let why = why::of(row).map_or(String::new(), |why| format!(": {}", why.sentence()));
+            format!("{}{to}{why}", row.cause.title)
         }
         "payload-not-carried" => format!(
             "{}: {} into {}",

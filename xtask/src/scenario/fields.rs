@@ -55,6 +55,8 @@ const FIELDS: &[Field] = &[
     field("route_type", "/route/type", As::Text, false),
     field("errno", "/route/errno", As::Text, false),
     field("route_from_cache", "/route/from_cache", As::Flag, false),
+    field("why", "/route/why", As::Text, false),
+    field("why_confidence", "/route/why_confidence", As::Text, false),
     field("kind", "/tunnel/kind", As::Text, false),
     field("encap", "/tunnel/encap", As::Text, false),
     field("netns", "/tunnel/netns", As::Text, false),
@@ -199,7 +201,8 @@ mod tests {
             "inner": {"family": "ipv6", "src": "fd09::1", "dst": "fd09::2", "proto": "icmpv6"},
             "outer": {"dst": "127.0.0.1", "dport": 1111},
             "freed": {"function": "f", "module": "m", "by": "kfree_skb", "reason": "NOT_SPECIFIED"},
-            "route": {"type": "RTN_LOCAL", "errno": "EACCES", "from_cache": true},
+            "route": {"type": "RTN_LOCAL", "errno": "EACCES", "from_cache": true,
+                "why": "rule 10: prohibit", "why_confidence": "inferred"},
             "counters": {"tx_errors": 1, "tx_dropped": 0}, "told": {"icmp": 1}, "count": 1})
     }
 
@@ -220,6 +223,8 @@ mod tests {
             ("route_type", "'RTN_LOCAL'", "'RTN_UNICAST'"),
             ("errno", "'EACCES'", "'EPERM'"),
             ("route_from_cache", "true", "false"),
+            ("why", "'rule 10: prohibit'", "'rule 1'"),
+            ("why_confidence", "'inferred'", "'proved'"),
             ("kind", "'sit'", "'ipip'"),
             ("encap", "'fou'", "'gue'"),
             ("netns", "'A'", "'B'"),
