@@ -309,10 +309,16 @@ mod tests {
             .flat_map(|(s, _)| [&s.setup, &s.trigger, &s.cleanup]);
         let job = super::super::script::job(&chosen, &preamble, "T", true);
         for text in texts.chain([&preamble, &job]) {
-            let checked = std::process::Command::new("sh")
-                .args(["-n", "-c", text])
-                .status();
-            assert!(checked.unwrap().success(), "{text}");
+            // By stdin: all of them are more than one argument can be.
+            let mut shell = std::process::Command::new("sh")
+                .arg("-n")
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = shell.stdin.take().unwrap();
+            std::io::Write::write_all(&mut stdin, text.as_bytes()).unwrap();
+            drop(stdin);
+            assert!(shell.wait().unwrap().success(), "{text}");
         }
     }
 
