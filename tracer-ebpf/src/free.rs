@@ -241,7 +241,10 @@ fn outside(free: &Free, context: &mut Context, strays: bool) {
         let _ = SENT.remove(&skb.0);
         // SAFETY: this CPU's own element.
         let record = unsafe { &mut *record };
-        if is_same(record, skb, &work.outermost) {
+        // What stands on no device waits in a socket, as a tap's copy does: its
+        // end is not the packet's.
+        let on_its_way = skb.device().is_some_and(|dev| dev.0 != 0);
+        if on_its_way && is_same(record, skb, &work.outermost) {
             if !strays && record.key.seen & seen::IN_THE_CLEAR == 0 {
                 // On its way: split into fragments, which go on.
                 return;
