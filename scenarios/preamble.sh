@@ -149,9 +149,11 @@ many() {
 
 # stream ADDRESS [BYTES]: 50 MB by TCP to B's ADDRESS, and as much back.
 stream() {
+    # The last one's word is not to be taken for this one's.
+    rm -f "$SCENARIO_DIR/server"
     ip netns exec B xtask traffic tcp-serve --port 5001 >"$SCENARIO_DIR/server" &
     server=$!
-    until grep -q listening "$SCENARIO_DIR/server"; do
+    until grep -qs listening "$SCENARIO_DIR/server"; do
         kill -0 $server || return
         sleep .1
     done

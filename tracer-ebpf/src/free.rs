@@ -266,7 +266,10 @@ fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mu
         read::copy(&raw mut scratch.record, sent as u64);
         let _ = SENT.remove(&skb.0);
         let record = &mut scratch.record;
-        if is_same(record, skb, &scratch.outermost) {
+        // What stands on no device waits in a socket, as a tap's copy does: its
+        // end is not the packet's.
+        let on_its_way = skb.device().is_some_and(|dev| dev.0 != 0);
+        if on_its_way && is_same(record, skb, &scratch.outermost) {
             if !strays && record.key.seen & seen::IN_THE_CLEAR == 0 {
                 // On its way: split into fragments, which go on.
                 return;
