@@ -59,7 +59,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// How long a report waits for netlink's word on what it tells: while tracing,
 /// and for the last time.
 const SOON: Duration = Duration::from_millis(100);
-const LAST: Duration = Duration::from_secs(3);
+const LAST: Duration = Duration::from_secs(5);
 /// How long a command that was told to end is waited for.
 const GRACE: Duration = Duration::from_secs(5);
 /// Longest name of a device in the kernel, in bytes.

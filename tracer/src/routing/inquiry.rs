@@ -110,3 +110,29 @@ fn answer(questions: &Receiver<Question>, answers: &Sender<Answered>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::question::What, *};
+
+    #[test]
+    fn a_question_is_asked_once() {
+        let mut inquiry = Inquiry::start().unwrap();
+        // Of a network namespace that is not there.
+        let question = Question {
+            netns: 1,
+            what: What::Address {
+                address: "fd00::1".parse().unwrap(),
+                oif: 0,
+            },
+        };
+        inquiry.ask(question);
+        inquiry.ask(question);
+        assert_eq!(inquiry.open, 1);
+        let answers = inquiry.answers(Duration::from_secs(60));
+        assert_eq!(answers, [(question, None)]);
+        inquiry.ask(question);
+        assert_eq!(inquiry.open, 0);
+        assert!(inquiry.answers(Duration::from_secs(60)).is_empty());
+    }
+}
