@@ -17,6 +17,7 @@ use tracer_common::{
 
 use crate::{
     device::NetDevice,
+    filter,
     flow::{self, Parsed},
     frame::{self, Context, DEPTH, Frame},
     globals::config,
@@ -398,6 +399,9 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record) {
     }
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
+    if filter::on() && !filter::wants_freed(record, free.skb, &mut context.tests) {
+        return;
+    }
     tally::drop(&mut context.coarse, record);
 }
 

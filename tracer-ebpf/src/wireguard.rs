@@ -4,6 +4,7 @@
 use tracer_common::tally::{freed_by, outcome, seen};
 
 use crate::{
+    filter,
     frame::{self, Frame},
     maps::SENT,
     read,
@@ -41,6 +42,7 @@ pub fn sent() {
         return;
     }
     let coarse = &raw mut context.coarse;
+    let tests = &raw mut context.tests;
     let Some(frame) = frame::pop(context) else {
         return;
     };
@@ -52,6 +54,10 @@ pub fn sent() {
         return;
     }
     // SAFETY: a field of this CPU's or task's own context.
+    if filter::on() && !filter::wants(&frame.record, unsafe { &mut *tests }) {
+        return;
+    }
+    // SAFETY: likewise.
     tally::drop(unsafe { &mut *coarse }, &mut frame.record);
 }
 
