@@ -250,7 +250,7 @@ fn errors_say_what_fits_and_where() {
 
 #[test]
 fn of_a_long_expression_the_part_around_the_spot_is_shown() {
-    let many = vec!["host 10.0.0.1"; 12].join(" or ");
+    let many = ["host 10.0.0.1"; 12].join(" or ");
     let text = format!("{many} and hots 1 and {many}");
     let error = parse(&text, &Fixed).expect_err("hots");
     assert_eq!(
@@ -262,13 +262,13 @@ fn of_a_long_expression_the_part_around_the_spot_is_shown() {
 
 #[test]
 fn what_is_too_long_or_too_deep_is_said() {
-    let long = vec!["arp"; 17].join(" or ");
+    let long = ["arp"; 17].join(" or ");
     let error = parse(&long, &Fixed).expect_err("33 of them");
     assert!(
         error.to_string().contains("32 tests, and, or and not fit"),
         "{error}"
     );
-    assert_eq!(program(&vec!["arp"; 16].join(" or ")).expect("31").len, 31);
+    assert_eq!(program(&["arp"; 16].join(" or ")).expect("31").len, 31);
     let deep = "(".repeat(100_000) + "arp";
     let error = parse(&deep, &Fixed).expect_err("deep");
     assert!(error.to_string().contains("nested too deep"), "{error}");

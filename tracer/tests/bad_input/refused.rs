@@ -267,7 +267,7 @@ fn wrong_usage() {
 
 #[test]
 fn a_filter_that_does_not_parse() {
-    let long = vec!["icmp"; 40].join(" or ");
+    let long = ["icmp"; 40].join(" or ");
     let deep = "(".repeat(4096);
     for (filter, words, spot) in [
         ("", "a test fits here: host, net, port", "  ^"),
