@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod config;
+pub mod filter;
 pub mod flow;
 pub mod offsets;
 pub mod record;

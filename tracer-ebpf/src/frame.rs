@@ -19,14 +19,14 @@ use tracer_common::{
 
 use crate::{
     device::NetDevice,
-    flow,
-    free::{LEVELS, Scratch},
+    filter, flow,
+    free::{LEVELS, Room, Scratch},
     globals::config,
     maps::{CPU, EMPTY, SENT, SWITCHES, TASKS},
     process, read,
     receive::Receive,
     skb::SkBuff,
-    tally,
+    tally::{self, DeviceEvent},
 };
 
 /// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
@@ -58,8 +58,8 @@ pub struct Context {
     /// Which frame a search found.
     pub found: u32,
     pub receive: Receive,
-    /// Room for the key of `COARSE`, where a frame closes.
-    pub coarse: TallyKey,
+    /// Where a frame closes.
+    pub room: Room,
     /// How many frees are under way, each with a scratch of its own.
     pub busy: u64,
     pub scratch: [Scratch; LEVELS],
@@ -174,6 +174,7 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
         }
         // One tunnel sends through another.
         top.record.key.seen |= seen::HANDED_TO_IP;
+        filter::encapsulated(top, skb);
     }
     if by == seen::DRIVER && has_kind && switched(switch::BRACKETED) {
         // Sent past the tracepoints (packet sockets can): its end would not be
@@ -216,8 +217,11 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
         record.length = skb.length();
     }
     process::of(ctx, skb, &mut record.process);
+    filter::named(&device, record);
     dev.transmit_counters(&mut frame.before);
-    tally::device(device, tally::DeviceEvent::In);
+    if !filter::on() {
+        tally::device(device, DeviceEvent::In);
+    }
 }
 
 /// A frame whose end was missed (the programs were attached in the middle of
@@ -286,10 +290,11 @@ fn inherit(context: &mut Context, device: DeviceKey) {
 /// has left the tunnel, whichever way it took.
 #[inline(always)]
 fn leaves(skb: SkBuff) {
-    if let Some(top) = top_of(skb)
-        && top.record.key.seen & seen::HANDED_TO_IP == 0
-    {
-        handed(skb);
+    if let Some(top) = top_of(skb) {
+        if top.record.key.seen & seen::HANDED_TO_IP == 0 {
+            handed(skb);
+        }
+        filter::encapsulated(top, skb);
     }
 }
 
@@ -344,6 +349,7 @@ fn remember(skb: SkBuff, frame: &mut Frame) {
     }
     let _ = SENT.insert(&skb.0, &*record, 0);
     record.outer = Flow::default();
+    filter::remembered(skb);
 }
 
 /// `__skb_gso_segment(skb)` returned a list of packets: they are what goes on,
@@ -361,6 +367,7 @@ pub fn split(skb: SkBuff, list: u64) {
         if let Some(frame) = nth(context, n)
             && frame.skb == skb.0
         {
+            filter::encapsulated(frame, skb);
             frame.split = 1;
             frame.skb = 0;
         }
@@ -455,7 +462,7 @@ pub fn pop(context: &mut Context) -> Option<&mut Frame> {
 
 #[inline(always)]
 fn close(context: &mut Context, code: i32) {
-    let coarse = &raw mut context.coarse;
+    let room = &raw mut context.room;
     let Some(frame) = pop(context) else { return };
     let mut after = [0u64; TX];
     NetDevice(frame.dev).transmit_counters(&mut after);
@@ -490,11 +497,9 @@ fn close(context: &mut Context, code: i32) {
         key.freed_by = freed_by::CONSUME_SKB;
         key.location = frame.consumed_at;
     }
-    if key.freed_by != freed_by::NONE {
+    let end = if key.freed_by != freed_by::NONE {
         key.outcome = outcome::DROPPED;
-        tally::device(device, tally::DeviceEvent::Dropped);
-        // SAFETY: a field of this CPU's or task's own context.
-        tally::drop(unsafe { &mut *coarse }, record);
+        DeviceEvent::Dropped
     } else if handed || code == 0 {
         // Alive, or split into packets that are, and the driver content: it is
         // on its way. Where the hand-over itself was not seen, the packet is
@@ -503,9 +508,24 @@ fn close(context: &mut Context, code: i32) {
             let skb = SkBuff(frame.skb);
             remember(skb, frame);
         }
-        tally::device(device, tally::DeviceEvent::Sent);
-        tally::passed(&frame.record.key);
+        filter::sent(frame);
+        DeviceEvent::Sent
     } else {
-        tally::device(device, tally::DeviceEvent::Unexplained);
+        DeviceEvent::Unexplained
+    };
+    let record = &mut frame.record;
+    if filter::on() {
+        // SAFETY: a field of this CPU's or task's own context.
+        if !filter::wants(record, unsafe { &mut (*room).tests }) {
+            return;
+        }
+        tally::device(device, DeviceEvent::In);
+    }
+    tally::device(device, end);
+    match end {
+        // SAFETY: a field of this CPU's or task's own context.
+        DeviceEvent::Dropped => tally::drop(unsafe { &mut (*room).coarse }, record),
+        DeviceEvent::Sent => tally::passed(&record.key),
+        DeviceEvent::In | DeviceEvent::Unexplained => {}
     }
 }

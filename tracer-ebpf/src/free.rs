@@ -17,6 +17,7 @@ use tracer_common::{
 
 use crate::{
     device::NetDevice,
+    filter,
     flow::{self, Parsed},
     frame::{self, Context, DEPTH, Frame},
     globals::config,
@@ -34,10 +35,19 @@ pub struct Scratch {
     pub record: Record,
     pub outermost: Flow,
     pub inner: Flow,
-    /// For the key of `COARSE`.
-    pub coarse: TallyKey,
+    pub room: Room,
     /// Is the packet of interest although no frame of ours has sent it?
     pub strays: u64,
+}
+
+/// Room to count.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// For the key of `COARSE`.
+    pub coarse: TallyKey,
+    /// For the filter's tests.
+    pub tests: u64,
 }
 
 /// How many frees can be under way in one context: a process frees a packet,
@@ -280,7 +290,7 @@ fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mu
                 record.outer_length = parsed.length;
                 keyed(record);
             }
-            finish(free, context, record, &mut scratch.coarse);
+            finish(free, context, record, &mut scratch.room);
             return;
         }
     }
@@ -408,12 +418,12 @@ fn stray<const WRAPPED: bool>(
             outcome::UNRELATED
         };
     }
-    finish(free, context, record, &mut scratch.coarse);
+    finish(free, context, record, &mut scratch.room);
 }
 
 /// What every drop outside a frame has in common.
 #[inline(always)]
-fn finish(free: &Free, context: &mut Context, record: &mut Record, coarse: &mut TallyKey) {
+fn finish(free: &Free, context: &mut Context, record: &mut Record, room: &mut Room) {
     note(free, record);
     let key = &mut record.key;
     key.freed_by = free.by;
@@ -433,7 +443,10 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record, coarse: &mut 
     }
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
-    tally::drop(coarse, record);
+    if filter::on() && !filter::wants_freed(record, free.skb, &mut room.tests) {
+        return;
+    }
+    tally::drop(&mut room.coarse, record);
 }
 
 /// What the receiving tunnel's driver did with the packet.

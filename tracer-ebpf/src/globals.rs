@@ -3,7 +3,7 @@
 //! aya freezes the section, so each field is a constant to the verifier:
 //! branches on absent fields cost nothing and need not even be valid.
 
-use tracer_common::{config::Config, offsets::Offsets};
+use tracer_common::{config::Config, filter::Filter, offsets::Offsets};
 
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets::ABSENT;
@@ -19,6 +19,9 @@ pub static CONFIG: Config = Config {
     stack_size: 0,
     realtime: 0,
 };
+
+#[unsafe(no_mangle)]
+pub static FILTER: Filter = Filter::NONE;
 
 /// One field of [`OFFSETS`]. Volatile, because the value at build time is not
 /// the one at run time; one field at a time, because the whole would not fit
@@ -39,3 +42,12 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
+
+/// One field of [`FILTER`] beside its ops.
+macro_rules! filter {
+    ($field:ident) => {
+        // SAFETY: a static is always readable and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $crate::globals::FILTER.$field) }
+    };
+}
+pub(crate) use filter;

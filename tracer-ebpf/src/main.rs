@@ -11,6 +11,7 @@
 )]
 
 mod device;
+mod filter;
 mod flow;
 mod frame;
 mod free;

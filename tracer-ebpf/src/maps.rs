@@ -10,6 +10,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     config::{KIND_LEN, switch},
+    filter::Named,
+    flow::Flow,
     record::Record,
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
@@ -60,6 +62,16 @@ pub static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(1024, 0);
 /// their inner header is still the same.
 #[map]
 pub static SENT: LruHashMap<u64, Record> = LruHashMap::with_max_entries(16384, 0);
+
+/// Outer headers of such packets, where the filter asks for them: those that
+/// are out of their encapsulation when they are freed have them no more. The
+/// user side sizes it.
+#[map]
+pub static OUTERS: LruHashMap<u64, Flow> = LruHashMap::with_max_entries(1, 0);
+
+/// Names of the tunnel devices, where the filter asks for them; sized likewise.
+#[map]
+pub static NAMES: HashMap<DeviceKey, Named> = HashMap::with_max_entries(1, 0);
 
 /// What is under way on each CPU.
 #[map]

@@ -4,6 +4,7 @@
 use tracer_common::tally::{freed_by, outcome, seen};
 
 use crate::{
+    filter,
     frame::{self, Frame},
     maps::SENT,
     read,
@@ -40,7 +41,7 @@ pub fn sent() {
     if frame::top(context).is_none_or(|top| top.opener != seen::PEER_SEND) {
         return;
     }
-    let coarse = &raw mut context.coarse;
+    let room = &raw mut context.room;
     let Some(frame) = frame::pop(context) else {
         return;
     };
@@ -52,7 +53,11 @@ pub fn sent() {
         return;
     }
     // SAFETY: a field of this CPU's or task's own context.
-    tally::drop(unsafe { &mut *coarse }, &mut frame.record);
+    if filter::on() && !filter::wants(&frame.record, unsafe { &mut (*room).tests }) {
+        return;
+    }
+    // SAFETY: likewise.
+    tally::drop(unsafe { &mut (*room).coarse }, &mut frame.record);
 }
 
 /// The device by the freed packet, which stands on it by then.

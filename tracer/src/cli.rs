@@ -3,6 +3,9 @@
 use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracer_common::filter::Filter;
+
+use crate::filter;
 
 /// Finds silent tunnel drops and says why
 ///
@@ -47,6 +50,10 @@ pub struct Options {
     /// Only this network namespace
     #[arg(long, global = true, value_name = "NAME|PID|PATH")]
     pub netns: Option<String>,
+    /// Only packets that match, in the words of pcap filters with inner, outer, dev,
+    /// kind, netns, mark, uid, pid and comm; see the man page
+    #[arg(long, global = true, value_name = "EXPR")]
+    pub filter: Option<String>,
     /// Stop after this time, such as 30, 30s, 5m, 1h
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
@@ -66,6 +73,16 @@ pub struct Options {
     /// Say more on stderr; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+impl Options {
+    /// The program of the filter.
+    pub fn program(&self) -> Result<Filter, filter::Error> {
+        match &self.filter {
+            Some(text) => filter::program(text),
+            None => Ok(Filter::NONE),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -20,6 +20,7 @@ use crate::{
 /// Prints what it can, with the privileges it has. Exit status 0 when tracing
 /// would work.
 pub fn run(options: &Options) -> Result<u8> {
+    let filter = options.program()?;
     let (release, arch) = host::release();
     let mut out = String::new();
     let _ = writeln!(out, "kernel        {release} ({arch})");
@@ -88,6 +89,7 @@ pub fn run(options: &Options) -> Result<u8> {
         Probes::attach(
             &btf,
             Config::default(),
+            &filter,
             &options.withhold,
             Prepared::start(),
             Symbols::load,

@@ -5,6 +5,7 @@ mod command;
 mod devices;
 mod doctor;
 mod explain;
+mod filter;
 mod flows;
 mod judge;
 mod kernel;
@@ -46,7 +47,11 @@ fn main() -> ExitCode {
                 "tracer: {}",
                 devices::printable(format!("{error:#}").as_bytes())
             );
-            let usage = error.downcast_ref::<session::Usage>().is_some();
+            let misfit = error.downcast_ref::<filter::Error>();
+            if let Some(misfit) = misfit {
+                let _ = writeln!(io::stderr(), "{}", misfit.marked());
+            }
+            let usage = misfit.is_some() || error.downcast_ref::<session::Usage>().is_some();
             ExitCode::from(if usage { 2 } else { COULD_NOT_TRACE })
         }
     }

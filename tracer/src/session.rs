@@ -104,6 +104,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     /// Checks what was asked for, then attaches.
     fn open(options: &'a Options) -> Result<Self> {
+        let filter = options.program()?;
         host::check()?;
         let prepared = Prepared::start();
         // The kernel takes its time to print its symbols: meanwhile, load.
@@ -129,7 +130,7 @@ impl<'a> Session<'a> {
         }
         let mut reasons = Reasons::from_btf(&btf);
         let (mut probes, symbols) =
-            Probes::attach(&btf, config, &options.withhold, prepared, || {
+            Probes::attach(&btf, config, &filter, &options.withhold, prepared, || {
                 symbols
                     .join()
                     .map_err(|_| anyhow!("reading the kernel's symbols failed"))?

@@ -21,7 +21,7 @@ use thiserror::Error;
 use link::LinkError;
 pub use link::{Counters, Device};
 use netns::Netns;
-pub use text::printable;
+pub use text::{did_you_mean, printable};
 
 /// The devices of all network namespaces at one time, as far as they could be
 /// read.
@@ -133,7 +133,7 @@ impl Snapshot {
                     Some(inode) => format!("network namespace {}", self.netns_label(inode)),
                     None => "any network namespace".to_owned(),
                 },
-                hint: text::did_you_mean(
+                hint: did_you_mean(
                     name,
                     candidates()
                         .flat_map(|d| d.altnames.iter().chain([&d.name]))

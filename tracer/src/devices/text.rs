@@ -46,7 +46,7 @@ pub(super) fn some_of(names: &[String]) -> String {
 
 /// `, did you mean a, b?` with the known names closest to the one asked for,
 /// or nothing.
-pub(super) fn did_you_mean<'a>(asked: &[u8], known: impl Iterator<Item = &'a [u8]>) -> String {
+pub fn did_you_mean<'a>(asked: &[u8], known: impl Iterator<Item = &'a [u8]>) -> String {
     let mut close: Vec<(usize, &[u8])> = known
         .filter_map(|name| Some((closeness(asked, name)?, name)))
         .collect();

@@ -15,7 +15,10 @@ use aya::{
     maps::{Array, HashMap, MapData},
     programs::{KProbe, ProbeKind, Program, ProgramError},
 };
-use tracer_common::config::{Config, KIND_LEN, kind, switch};
+use tracer_common::{
+    config::{Config, KIND_LEN, kind, switch},
+    filter::{Filter, needs},
+};
 use tracing::{debug, info};
 
 use super::{
@@ -33,6 +36,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// Most tasks that transmit at a time on a PREEMPT_RT kernel.
 const MAX_TASKS: u32 = 1024;
+/// Most packets on their way whose outer header a filter can ask for.
+const MAX_OUTERS: u32 = 16384;
+/// Most tunnel devices whose name a filter can ask for.
+const MAX_NAMES: u32 = 4096;
 
 /// What aya reads of the kernel's types: the same megabytes for its loader and
 /// for the programs, on threads of their own while we read ours.
@@ -79,6 +86,7 @@ impl Probes {
     pub fn attach(
         btf: &Arc<Btf>,
         mut config: Config,
+        filter: &Filter,
         withheld: &[String],
         prepared: Prepared,
         symbols: impl FnOnce() -> Result<Symbols>,
@@ -98,8 +106,19 @@ impl Probes {
         let aya_btf = prepared.btf.join().map_err(died)?;
         let aya_btf = aya_btf.context("cannot read the kernel's BTF")?;
         let mut loader = prepared.loader.join().map_err(died)?;
+        // The kernel makes every element of a map at the start.
+        let only_if = |needed: bool, entries| if needed { entries } else { 1 };
         let ebpf = loader
-            .map_max_entries("TASKS", if realtime { MAX_TASKS } else { 1 })
+            .map_max_entries("TASKS", only_if(realtime, MAX_TASKS))
+            .map_max_entries(
+                "OUTERS",
+                only_if(filter.needs & needs::OUTER != 0, MAX_OUTERS),
+            )
+            .map_max_entries(
+                "NAMES",
+                only_if(filter.needs & needs::NAMES != 0, MAX_NAMES),
+            )
+            .override_global("FILTER", filter, true)
             .override_global("OFFSETS", &offsets, true)
             .override_global("CONFIG", &config, true)
             .load(OBJECT)

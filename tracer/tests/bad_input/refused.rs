@@ -266,6 +266,64 @@ fn wrong_usage() {
 }
 
 #[test]
+fn a_filter_that_does_not_parse() {
+    let long = ["icmp"; 40].join(" or ");
+    let deep = "(".repeat(4096);
+    for (filter, words, spot) in [
+        ("", "a test fits here: host, net, port", "  ^"),
+        (
+            "host 10.0.0.1 and prot 80",
+            "unknown word 'prot', did you mean proto",
+            "                    ^^^^",
+        ),
+        ("host 10.0.0.0/8", "net before it", "       ^^^^^^^^^^"),
+        ("icmp and", "a test fits here", "          ^"),
+        ("(icmp", "no ) for this (", "  ^"),
+        // Reverse video, text from right to left, two columns a character.
+        (
+            "dev \x1b[7m\u{202e}漢 or \x07 1",
+            "unknown word '\\x07'",
+            "                               ^^^^",
+        ),
+        (
+            "uid no-such-user",
+            "no user 'no-such-user'",
+            "      ^^^^^^^^^^^^",
+        ),
+        (
+            "netns no-such-netns",
+            "no network namespace named 'no-such-netns'",
+            "        ^^^^^^^^^^^^^",
+        ),
+        (&long, "32 tests, and, or and not fit", "^^"),
+        (&deep, "nested too deep: 32 levels fit", "^"),
+    ] {
+        for command in [
+            &["watch", "--duration", "1"][..],
+            &["run", "--", "echo", "began"],
+            &["doctor"],
+        ] {
+            // It is looked at before privileges are.
+            let (command, _home) = unprivileged(&[&["--filter", filter], command].concat());
+            let output = Output::of(command);
+            output.assert_code(2);
+            let lines: Vec<&str> = output.stderr.lines().collect();
+            let [message, shown, carets] = lines[..] else {
+                panic!("{output:?}")
+            };
+            assert!(message.starts_with("tracer: --filter: "), "{output:?}");
+            assert!(message.contains(words), "no {words:?} in {message}");
+            assert!(carets.ends_with(spot), "{output:?}");
+            assert!(shown.chars().count() <= 76, "{output:?}");
+            for char in ['\x1b', '\x07', '\u{202e}'] {
+                assert!(!output.stderr.contains(char), "{output:?}");
+            }
+            assert_eq!(output.stdout, "");
+        }
+    }
+}
+
+#[test]
 fn a_command_that_cannot_be_started() {
     if !can_trace() {
         return;
