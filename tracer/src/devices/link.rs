@@ -31,7 +31,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFF_UP: u32 = 1;
 
 /// A network device, tunnel or not.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Device {
     /// Its index, unique in its network namespace.
     pub ifindex: u32,
@@ -105,7 +106,10 @@ impl Device {
 macro_rules! counters {
     ($($name:ident: $position:literal, $what:literal;)*) => {
         /// The counters of a device (`IFLA_STATS64`), with the kernel's names.
-        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        #[derive(
+            Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+        )]
+        #[serde(default)]
         pub struct Counters {
             $(#[doc = $what] pub $name: u64,)*
         }

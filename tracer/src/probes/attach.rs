@@ -226,7 +226,7 @@ impl Probes {
                         self.attached.push(Attached {
                             point: point.name.to_owned(),
                             target: way.target().to_owned(),
-                            way: way.name(),
+                            way: way.name().into(),
                             module: None,
                         });
                         return;
@@ -246,7 +246,7 @@ impl Probes {
         self.missing.push(Missing {
             point: point.name.to_owned(),
             why: reasons.join("; "),
-            lost: point.lost,
+            lost: point.lost.into(),
         });
     }
 
@@ -382,7 +382,7 @@ impl Probes {
                 self.missing.push(Missing {
                     point: hook.point.to_owned(),
                     why: format!("kprobe {}: {why}", symbol.name),
-                    lost: hook.lost,
+                    lost: hook.lost.into(),
                 });
             }
         }
@@ -420,7 +420,7 @@ impl Probes {
             self.attached.push(Attached {
                 point: hook.point.to_owned(),
                 target: symbol.to_owned(),
-                way,
+                way: way.into(),
                 module: module.map(str::to_owned),
             });
         }
