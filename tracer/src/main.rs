@@ -10,6 +10,8 @@ mod flows;
 mod judge;
 mod kernel;
 mod probes;
+mod record;
+mod report;
 mod session;
 mod story;
 mod stream;
@@ -34,6 +36,20 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None | Some(Command::Watch) => session::watch(&cli.options),
         Some(Command::Run { command }) => session::run(&cli.options, &command),
+        Some(Command::Record {
+            output,
+            max_size,
+            keep,
+            force,
+            command,
+        }) => {
+            let limits = record::Limits {
+                size: max_size,
+                files: keep,
+            };
+            session::record(&cli.options, &output, limits, force, &command)
+        }
+        Some(Command::Report { file }) => report::run(&cli.options, &file),
         Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
         Some(Command::Doctor) => doctor::run(&cli.options),
     };

@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{self, Write},
     os::unix::ffi::OsStrExt as _,
+    path::Path,
     process::ExitStatus,
     sync::Arc,
     thread,
@@ -30,6 +31,7 @@ use crate::{
     judge::Place,
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     probes::{Prepared, Probes},
+    record::{Limits, Output, Recorder, Scope},
     story::{Manner, Story},
     stream::Stream,
     terminal::{self, Screen},
@@ -79,6 +81,26 @@ pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
     })
 }
 
+/// `tracer record -o FILE`.
+pub fn record(
+    options: &Options,
+    path: &Path,
+    limits: Limits,
+    force: bool,
+    command: &[OsString],
+) -> Result<u8> {
+    // Before anything is attached: it may not be possible.
+    let output = Output::open(path, limits, force)?;
+    runtime()?.block_on(async {
+        // What is recorded is shown later.
+        let mut session = Session::open(options, false, Box::new(io::sink()))?;
+        session.record_to(output)?;
+        session
+            .follow(Some(command).filter(|command| !command.is_empty()))
+            .await
+    })
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -92,6 +114,7 @@ struct Session<'a> {
     stream: Stream,
     symbols: Symbols,
     story: Story<Box<dyn Write>>,
+    recorder: Option<Recorder>,
 }
 
 impl<'a> Session<'a> {
@@ -171,19 +194,44 @@ impl<'a> Session<'a> {
             stream,
             symbols,
             story: Story::new(start, manner, out),
+            recorder: None,
         };
         session.learn(snapshot, true)?;
         session.probes.set_ports(session.story.book().ports())?;
         Ok(session)
     }
 
+    /// From here on, everything that happens is recorded.
+    fn record_to(&mut self, output: Output) -> Result<()> {
+        let scope = Scope {
+            dev: self
+                .options
+                .dev
+                .as_ref()
+                .map(|dev| devices::printable(dev.as_bytes())),
+            netns: self.options.netns.clone(),
+            all_drops: self.options.all_drops,
+            stack: self.options.stack,
+        };
+        let mut recorder = output.begin(self.story.start(), scope)?;
+        for event in self.story.book().known() {
+            recorder.append(&event)?;
+        }
+        recorder.flush()?;
+        self.recorder = Some(recorder);
+        Ok(())
+    }
+
     /// Follows until the command ends, the time is up, or a signal says stop.
     async fn follow(mut self, command: Option<&[OsString]>) -> Result<u8> {
-        let watching = command.is_none();
+        let recording = self.recorder.is_some();
+        let watching = command.is_none() && !recording;
         // Before the first line: whoever reads it may answer with a signal.
         let mut interrupt = Interrupts::listen()?;
         self.story.begin()?;
-        if watching && self.options.format != Format::Json && !terminal::is_terminal() {
+        if recording {
+            tracing::info!("attached, recording");
+        } else if watching && self.options.format != Format::Json && !terminal::is_terminal() {
             tracing::info!("attached, waiting for drops");
         }
         let mut command = command.map(Traced::start).transpose()?;
@@ -191,7 +239,13 @@ impl<'a> Session<'a> {
             .then(Screen::open)
             .transpose()?;
         let mut follow = ticks(FOLLOW);
-        let mut refresh = ticks(self.options.interval.unwrap_or(REFRESH));
+        let refresh = self.options.interval.unwrap_or(REFRESH);
+        // A recording that breaks off lacks no more than that.
+        let mut refresh = ticks(if recording {
+            refresh.min(REFRESH)
+        } else {
+            refresh
+        });
         let deadline = self
             .options
             .duration
@@ -202,7 +256,7 @@ impl<'a> Session<'a> {
             let stop = tokio::select! {
                 ready = self.stream.ready() => { ready?; self.take()?; None }
                 _ = follow.tick() => { self.look_around()?; None }
-                _ = refresh.tick(), if watching => {
+                _ = refresh.tick(), if watching || recording => {
                     self.refresh(screen.as_ref())?;
                     None
                 }
@@ -217,6 +271,7 @@ impl<'a> Session<'a> {
                 () = until(grace) => break,
                 stop = interrupt.next() => Some(stop),
             };
+            self.rotate_if_full()?;
             if watching && (self.story.is_unread() || terminal::is_unread()) {
                 self.story.unread();
                 break;
@@ -242,12 +297,47 @@ impl<'a> Session<'a> {
         drop(screen);
         self.learn(devices::snapshot(None), false)?;
         self.count()?;
-        Ok(self.story.conclude()?.exit_status)
+        let recorder = self.recorder.take();
+        let recorded = recorder.map(Recorder::finish).transpose()?;
+        let ending = self.story.conclude()?;
+        if let Some((path, bytes)) = recorded {
+            let _ = writeln!(
+                io::stderr(),
+                "tracer: recorded {path}: {bytes} bytes, {} packets vanished{}; tracer report shows them",
+                ending.drops,
+                if ending.complete { "" } else { ", incomplete" },
+            );
+        }
+        Ok(ending.exit_status)
     }
 
     /// Tells what happened.
     fn tell(&mut self, event: Event) -> Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.append(&event)?;
+        }
         self.story.take(&event);
+        Ok(())
+    }
+
+    /// Goes on in another file where the size is limited.
+    fn rotate_if_full(&mut self) -> Result<()> {
+        if !self.recorder.as_ref().is_some_and(Recorder::is_full) {
+            return Ok(());
+        }
+        // The file's own end, and the beginning of the next.
+        self.learn(devices::snapshot(None), false)?;
+        self.count()?;
+        let book = self.story.book();
+        let start = Start {
+            attached: self.probes.attached.clone(),
+            missing: self.probes.missing.clone(),
+            time_ns: book.counts().time_ns,
+            ..self.story.start().clone()
+        };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.rotate(&start, &book.known(), book.counts())?;
+        }
         Ok(())
     }
 
@@ -393,12 +483,19 @@ impl<'a> Session<'a> {
         self.story.book().counts().only_news(&mut counts);
         let frees = counts.tallies.keys().map(|key| key.location);
         self.name_places(frees, [].into_iter())?;
-        self.tell(Event::Counts(counts))
+        self.tell(Event::Counts(counts))?;
+        match &mut self.recorder {
+            Some(recorder) => recorder.flush(),
+            None => Ok(()),
+        }
     }
 
     /// Shows what is new while watching.
     fn refresh(&mut self, screen: Option<&Screen>) -> Result<()> {
         self.count()?;
+        if self.recorder.is_some() {
+            return Ok(());
+        }
         let Some(screen) = screen else {
             return self.story.refresh();
         };
