@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracer_common::filter::Filter;
@@ -29,6 +29,32 @@ pub enum Command {
         /// The command and its arguments
         #[arg(required = true, last = true, value_name = "CMD")]
         command: Vec<OsString>,
+    },
+    /// Keep everything in a file, while a command runs or until Ctrl-C
+    Record {
+        /// The file; only its owner may read it
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Begin another file at this size, such as 500K, 20M, 1G; the one before
+        /// is kept as FILE.1
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        max_size: Option<u64>,
+        /// How many files to keep: FILE, FILE.1 and so on
+        #[arg(long, value_name = "N", requires = "max_size", default_value_t = 2,
+              value_parser = clap::value_parser!(u32).range(1..=1000))]
+        keep: u32,
+        /// Write over a recording that is there
+        #[arg(long)]
+        force: bool,
+        /// The command and its arguments
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Show a recording; with --interval line by line, as it happened
+    Report {
+        /// What `record` wrote, on this host or another
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Show the catalogue of causes, or one of them in full
     Explain {
@@ -114,6 +140,30 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A number of bytes with an optional unit.
+fn size(text: &str) -> Result<u64, String> {
+    /// What is repeated at the beginning of each file has to have room.
+    const LEAST: u64 = 64 << 10;
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text.get(digits.len()..).unwrap_or_default() {
+        "" => 0,
+        "k" | "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        other => return Err(format!("unknown unit '{other}': use K, M, G or T")),
+    };
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or("expected a size such as 500K, 20M or 1G")?;
+    match bytes >= LEAST {
+        true => Ok(bytes),
+        false => Err("expected at least 64K".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod manual;
 
@@ -135,6 +185,28 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         for wrong in ["", "x", "5 parsecs", "-1", "0", "1e999", "."] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("65536"), Ok(65536));
+        assert_eq!(size("64k"), Ok(65536));
+        assert_eq!(size("20M"), Ok(20 << 20));
+        assert_eq!(size("1G"), Ok(1 << 30));
+        for wrong in [
+            "",
+            "x",
+            "M",
+            "1",
+            "63K",
+            "1.5M",
+            "5 M",
+            "-1G",
+            "99999999999T",
+            "64µ",
+        ] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 

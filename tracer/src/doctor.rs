@@ -134,7 +134,7 @@ pub fn run(options: &Options) -> Result<u8> {
             let everything = Missing {
                 point: "all".to_owned(),
                 why: format!("{error:#}"),
-                lost: "everything",
+                lost: "everything".into(),
             };
             let start = json::start(&release, &arch, &[], &[everything]);
             writeln!(stdout(), "{start}")?;

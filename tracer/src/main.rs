@@ -4,14 +4,18 @@ mod cli;
 mod command;
 mod devices;
 mod doctor;
+mod event;
 mod explain;
 mod filter;
 mod flows;
 mod judge;
 mod kernel;
 mod probes;
+mod record;
+mod report;
 mod routing;
 mod session;
+mod story;
 mod stream;
 mod terminal;
 mod view;
@@ -34,6 +38,20 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None | Some(Command::Watch) => session::watch(&cli.options),
         Some(Command::Run { command }) => session::run(&cli.options, &command),
+        Some(Command::Record {
+            output,
+            max_size,
+            keep,
+            force,
+            command,
+        }) => {
+            let limits = record::Limits {
+                size: max_size,
+                files: keep,
+            };
+            session::record(&cli.options, &output, limits, force, &command)
+        }
+        Some(Command::Report { file }) => report::run(&cli.options, &file),
         Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
         Some(Command::Doctor) => doctor::run(&cli.options),
     };

@@ -1,11 +1,11 @@
 //! One run of the tracer: attach, follow, show, sum up.
 
 use std::{
-    collections::HashMap,
     ffi::{OsStr, OsString},
     fmt,
-    io::{self, Write as _},
+    io::{self, Write},
     os::unix::ffi::OsStrExt as _,
+    path::Path,
     process::ExitStatus,
     sync::Arc,
     thread,
@@ -17,10 +17,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
-use tracer_common::{
-    config::{Config, IFNAMSIZ},
-    flow::Flow,
-};
+use tracer_common::config::{Config, IFNAMSIZ};
 
 use crate::{
     cli::{Format, Options},
@@ -29,13 +26,17 @@ use crate::{
         self, FindError, Snapshot,
         netns::{self, Netns},
     },
-    flows::{Book, Report, Row, Watched},
+    event::{Event, Sample, Start},
+    flows::{Counts, FOU, Row, Watched},
+    judge::Place,
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     probes::{Prepared, Probes},
+    record::{Limits, Output, Recorder, Scope},
     routing::Inquiry,
+    story::{Manner, Story},
     stream::Stream,
     terminal::{self, Screen},
-    view::{json, lines, summary, table},
+    view::table,
 };
 
 /// Wrong usage: exit status 2.
@@ -72,12 +73,37 @@ const BATCHES: usize = 8;
 /// `tracer watch`.
 pub fn watch(options: &Options) -> Result<u8> {
     // Opening needs the event loop already: the ring buffer is waited on.
-    runtime()?.block_on(async { Session::open(options)?.follow(None).await })
+    let out = Box::new(io::stdout());
+    runtime()?.block_on(async { Session::open(options, true, out)?.follow(None).await })
 }
 
 /// `tracer run -- CMD`.
 pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
-    runtime()?.block_on(async { Session::open(options)?.follow(Some(command)).await })
+    let out = Box::new(io::stdout());
+    runtime()?.block_on(async {
+        let session = Session::open(options, false, out)?;
+        session.follow(Some(command)).await
+    })
+}
+
+/// `tracer record -o FILE`.
+pub fn record(
+    options: &Options,
+    path: &Path,
+    limits: Limits,
+    force: bool,
+    command: &[OsString],
+) -> Result<u8> {
+    // Before anything is attached: it may not be possible.
+    let output = Output::open(path, limits, force)?;
+    runtime()?.block_on(async {
+        // What is recorded is shown later.
+        let mut session = Session::open(options, false, Box::new(io::sink()))?;
+        session.record_to(output)?;
+        session
+            .follow(Some(command).filter(|command| !command.is_empty()))
+            .await
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -91,19 +117,16 @@ struct Session<'a> {
     options: &'a Options,
     probes: Probes,
     stream: Stream,
-    book: Book,
+    symbols: Symbols,
+    story: Story<Box<dyn Write>>,
     inquiry: Inquiry,
-    /// What to add to `CLOCK_MONOTONIC` to get the time of day, in nanoseconds.
-    clock: i128,
-    /// How many packets of a row were told already.
-    told: HashMap<(u32, u32, Flow, &'static str, u8), u64>,
-    /// Whoever read our output has left: the exit status is all that is told.
-    unread: bool,
+    recorder: Option<Recorder>,
 }
 
 impl<'a> Session<'a> {
-    /// Checks what was asked for, then attaches.
-    fn open(options: &'a Options) -> Result<Self> {
+    /// Checks what was asked for, then attaches. `watching`: drops are told as
+    /// they happen.
+    fn open(options: &'a Options, watching: bool, out: Box<dyn Write>) -> Result<Self> {
         let filter = options.program()?;
         host::check()?;
         let prepared = Prepared::start();
@@ -154,30 +177,70 @@ impl<'a> Session<'a> {
             tables: probes.has("fib_table_lookup"),
             tables6: probes.has("fib6_table_lookup"),
         };
-        let book = Book::new(symbols, reasons, watched, own, snapshot);
-        probes.set_ports(book.ports())?;
-        Ok(Self {
+        let (kernel, arch) = host::release();
+        let start = Start {
+            kernel,
+            arch,
+            config: host::config(),
+            attached: probes.attached.clone(),
+            missing: probes.missing.clone(),
+            watched,
+            reasons,
+            own_netns: own,
+            time_ns: monotonic(),
+            clock_ns: clock(),
+        };
+        let manner = Manner {
+            format: options.format,
+            stack: options.stack,
+            appended: watching && !terminal::is_terminal(),
+            ledgers: options.interval.is_some(),
+        };
+        let mut session = Self {
             options,
             probes,
             stream,
-            book,
+            symbols,
+            story: Story::new(start, manner, out),
             inquiry: Inquiry::start().context("cannot start a thread")?,
-            clock: clock(),
-            told: HashMap::new(),
-            unread: false,
-        })
+            recorder: None,
+        };
+        session.learn(snapshot, true)?;
+        session.probes.set_ports(session.story.book().ports())?;
+        Ok(session)
+    }
+
+    /// From here on, everything that happens is recorded.
+    fn record_to(&mut self, output: Output) -> Result<()> {
+        let scope = Scope {
+            dev: self
+                .options
+                .dev
+                .as_ref()
+                .map(|dev| devices::printable(dev.as_bytes())),
+            netns: self.options.netns.clone(),
+            all_drops: self.options.all_drops,
+            stack: self.options.stack,
+        };
+        let mut recorder = output.begin(self.story.start(), scope)?;
+        for event in self.story.book().known() {
+            recorder.append(&event)?;
+        }
+        recorder.flush()?;
+        self.recorder = Some(recorder);
+        Ok(())
     }
 
     /// Follows until the command ends, the time is up, or a signal says stop.
     async fn follow(mut self, command: Option<&[OsString]>) -> Result<u8> {
-        let watching = command.is_none();
+        let recording = self.recorder.is_some();
+        let watching = command.is_none() && !recording;
         // Before the first line: whoever reads it may answer with a signal.
         let mut interrupt = Interrupts::listen()?;
-        if self.options.format == Format::Json {
-            let (release, arch) = host::release();
-            let start = json::start(&release, &arch, &self.probes.attached, &self.probes.missing);
-            self.print(&start)?;
-        } else if watching && !terminal::is_terminal() {
+        self.story.begin()?;
+        if recording {
+            tracing::info!("attached, recording");
+        } else if watching && self.options.format != Format::Json && !terminal::is_terminal() {
             tracing::info!("attached, waiting for drops");
         }
         let mut command = command.map(Traced::start).transpose()?;
@@ -185,7 +248,13 @@ impl<'a> Session<'a> {
             .then(Screen::open)
             .transpose()?;
         let mut follow = ticks(FOLLOW);
-        let mut refresh = ticks(self.options.interval.unwrap_or(REFRESH));
+        let refresh = self.options.interval.unwrap_or(REFRESH);
+        // A recording that breaks off lacks no more than that.
+        let mut refresh = ticks(if recording {
+            refresh.min(REFRESH)
+        } else {
+            refresh
+        });
         let deadline = self
             .options
             .duration
@@ -196,7 +265,10 @@ impl<'a> Session<'a> {
             let stop = tokio::select! {
                 ready = self.stream.ready() => { ready?; self.take()?; None }
                 _ = follow.tick() => { self.look_around()?; None }
-                _ = refresh.tick(), if watching => { self.refresh(screen.as_ref())?; None }
+                _ = refresh.tick(), if watching || recording => {
+                    self.refresh(screen.as_ref())?;
+                    None
+                }
                 status = ended(command.as_mut()) => {
                     let status = status.context("cannot wait for the command")?;
                     if !status.success() {
@@ -208,8 +280,9 @@ impl<'a> Session<'a> {
                 () = until(grace) => break,
                 stop = interrupt.next() => Some(stop),
             };
-            if watching && (self.unread || terminal::is_unread()) {
-                self.unread = true;
+            self.rotate_if_full()?;
+            if watching && (self.story.is_unread() || terminal::is_unread()) {
+                self.story.unread();
                 break;
             }
             match (stop, &command) {
@@ -231,7 +304,50 @@ impl<'a> Session<'a> {
         self.take()?;
         self.look_around()?;
         drop(screen);
-        self.conclude(watching)
+        self.learn(devices::snapshot(None), false)?;
+        self.count()?;
+        let recorder = self.recorder.take();
+        let recorded = recorder.map(Recorder::finish).transpose()?;
+        let ending = self.story.conclude()?;
+        if let Some((path, bytes)) = recorded {
+            let _ = writeln!(
+                io::stderr(),
+                "tracer: recorded {path}: {bytes} bytes, {} packets vanished{}; tracer report shows them",
+                ending.drops,
+                if ending.complete { "" } else { ", incomplete" },
+            );
+        }
+        Ok(ending.exit_status)
+    }
+
+    /// Tells what happened.
+    fn tell(&mut self, event: Event) -> Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.append(&event)?;
+        }
+        self.story.take(&event);
+        Ok(())
+    }
+
+    /// Goes on in another file where the size is limited.
+    fn rotate_if_full(&mut self) -> Result<()> {
+        if !self.recorder.as_ref().is_some_and(Recorder::is_full) {
+            return Ok(());
+        }
+        // The file's own end, and the beginning of the next.
+        self.learn(devices::snapshot(None), false)?;
+        self.count()?;
+        let book = self.story.book();
+        let start = Start {
+            attached: self.probes.attached.clone(),
+            missing: self.probes.missing.clone(),
+            time_ns: book.counts().time_ns,
+            ..self.story.start().clone()
+        };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.rotate(&start, &book.known(), book.counts())?;
+        }
+        Ok(())
     }
 
     /// Takes the records that are there; what comes meanwhile waits for the
@@ -242,44 +358,112 @@ impl<'a> Session<'a> {
             if records.is_empty() {
                 return Ok(());
             }
-            // A module that came since the last look has addresses in them.
-            if !self
-                .book
-                .knows_places(records.iter().map(|record| record.key.location))
-            {
-                self.follow_modules();
-            }
+            let samples: Vec<Sample> = records
+                .into_iter()
+                .map(|record| Sample {
+                    stack: self.stream.stack(record.stack),
+                    record,
+                })
+                .collect();
+            self.name_places(
+                samples.iter().map(|sample| sample.record.key.location),
+                samples
+                    .iter()
+                    .flat_map(|sample| sample.stack.iter().copied()),
+            )?;
+            let records = samples.iter().map(|sample| &sample.record);
             let unknown: Vec<_> = records
-                .iter()
-                .filter(|record| self.book.is_unknown(record))
+                .clone()
+                .filter(|record| self.story.book().is_unknown(record))
                 .map(|record| (record.key.netns, record.key.ifindex, record.dev))
                 .collect();
-            self.learn(unknown);
-            for record in &records {
-                let stack = self.stream.stack(record.stack);
-                if let Some(question) = self.book.record(record, &stack) {
+            self.seek(unknown)?;
+            if records
+                .clone()
+                .any(|record| self.story.book().has_encap(record))
+            {
+                let loaded = Symbols::module_loaded(FOU);
+                if self.story.book().fou() != Some(loaded) {
+                    let name = FOU.to_owned();
+                    self.tell(Event::Module { name, loaded })?;
+                }
+            }
+            for sample in &samples {
+                if let Some(question) = self.story.book().question(&sample.record) {
                     self.inquiry.ask(question);
                 }
             }
+            self.tell(Event::Records(samples))?;
         }
         self.stream.more();
         Ok(())
     }
 
-    /// Asks netlink for devices that have not been heard of.
-    fn learn(&mut self, unknown: Vec<(u32, u32, [u8; IFNAMSIZ])>) {
-        if unknown.is_empty() {
-            return;
+    /// Says what is at these addresses, while it is known: `frees` are certainly
+    /// in the kernel's code, `others` may be.
+    fn name_places(
+        &mut self,
+        frees: impl Iterator<Item = u64>,
+        others: impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        let book = self.story.book();
+        let unknown = |address: &u64| !book.knows_place(*address);
+        let frees: Vec<u64> = frees.filter(unknown).collect();
+        let mut addresses: Vec<u64> = others.filter(unknown).collect();
+        // A module that came since the last look has addresses in them.
+        if !frees.is_empty() {
+            self.follow_modules();
         }
-        self.book.learn(devices::snapshot(None), unknown);
-        if let Err(error) = self.probes.set_ports(self.book.ports()) {
-            tracing::warn!("cannot tell the programs the tunnels' ports: {error:#}");
+        addresses.extend(frees);
+        addresses.sort_unstable();
+        addresses.dedup();
+        let places: Vec<(u64, Place)> = addresses
+            .into_iter()
+            .filter_map(|address| {
+                let found = self.symbols.resolve(address)?;
+                let place = Place {
+                    function: found.function.to_owned(),
+                    offset: found.offset,
+                    module: found.module.map(str::to_owned),
+                };
+                Some((address, place))
+            })
+            .collect();
+        match places.is_empty() {
+            true => Ok(()),
+            false => self.tell(Event::Places(places)),
         }
     }
 
+    /// Asks netlink for devices that have not been heard of.
+    fn seek(&mut self, unknown: Vec<(u32, u32, [u8; IFNAMSIZ])>) -> Result<()> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.learn(devices::snapshot(None), false)?;
+        self.story.book_mut().sought(unknown);
+        if let Err(error) = self.probes.set_ports(self.story.book().ports()) {
+            tracing::warn!("cannot tell the programs the tunnels' ports: {error:#}");
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot in.
+    fn learn(&mut self, snapshot: Snapshot, at_start: bool) -> Result<()> {
+        for event in self.story.book().news(snapshot, at_start) {
+            self.tell(event)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the symbols again if modules came or went.
     fn follow_modules(&mut self) {
-        if self.book.follow_modules() {
-            self.probes.follow_modules(self.book.symbols());
+        match self.symbols.reload_if_changed() {
+            Ok(true) => self.probes.follow_modules(&self.symbols),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!("cannot read the kernel's symbols again: {error:#}");
+            }
         }
     }
 
@@ -289,127 +473,62 @@ impl<'a> Session<'a> {
         let unknown = self
             .stream
             .devices()?
-            .iter()
-            .filter(|(key, _)| self.book.is_unheard_of(key))
-            .map(|(key, _)| (key.netns, key.ifindex, [0; IFNAMSIZ]))
+            .into_keys()
+            .filter(|key| self.story.book().is_unheard_of(key))
+            .map(|key| (key.netns, key.ifindex, [0; IFNAMSIZ]))
             .collect();
-        self.learn(unknown);
-        Ok(())
+        self.seek(unknown)
     }
 
-    fn report(&mut self) -> Result<Report> {
-        let lost = self.stream.lost(self.probes.missed())?;
-        let tallies = self.stream.tallies()?;
-        let passed = self.stream.passed()?;
-        let devices = self.stream.devices()?;
+    /// Reads all counts, and the records that were there at that time.
+    fn count(&mut self) -> Result<()> {
+        let mut counts = Counts {
+            // Before them: a record of that time may be of one they do not have.
+            time_ns: monotonic(),
+            lost: self.stream.lost(self.probes.missed())?,
+            tallies: self.stream.tallies()?,
+            passed: self.stream.passed()?,
+            devices: self.stream.devices()?,
+            frames: self.probes.has_frames(),
+        };
         // After the counts: what is told once, when it was counted, is told with
         // its details.
         self.take()?;
-        for (question, finding) in self.inquiry.answers(SOON) {
-            self.book.found(question, finding);
+        self.story.book().counts().only_news(&mut counts);
+        let frees = counts.tallies.keys().map(|key| key.location);
+        self.name_places(frees, [].into_iter())?;
+        self.answers(SOON)?;
+        self.tell(Event::Counts(counts))?;
+        match &mut self.recorder {
+            Some(recorder) => recorder.flush(),
+            None => Ok(()),
         }
-        Ok(self.book.report(&tallies, &passed, &devices, lost))
+    }
+
+    /// Tells what netlink says of what was asked; waits for it no longer than
+    /// this.
+    fn answers(&mut self, patience: Duration) -> Result<()> {
+        for (question, finding) in self.inquiry.answers(patience) {
+            self.tell(Event::Answer { question, finding })?;
+        }
+        Ok(())
     }
 
     /// Shows what is new while watching.
     fn refresh(&mut self, screen: Option<&Screen>) -> Result<()> {
-        let report = self.report()?;
-        match (screen, self.options.format) {
-            (Some(screen), _) => {
-                let (width, height) = terminal::size();
-                let now = monotonic();
-                let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
-                screen.draw(&table::render(&report, width, height, age), height)?;
-            }
-            (None, Format::Json) => {
-                self.rows(&report)?;
-                if self.options.interval.is_some() {
-                    for ledger in &report.ledgers {
-                        self.print(&json::device(ledger))?;
-                    }
-                }
-            }
-            (None, _) => self.rows(&report)?,
-        }
-        Ok(())
-    }
-
-    /// Prints the rows that have packets nobody was told of yet.
-    fn rows(&mut self, report: &Report) -> Result<()> {
-        for row in &report.rows {
-            let key = &row.evidence.key;
-            let id = (key.netns, key.ifindex, key.flow, row.cause.id, key.outcome);
-            let before = self.told.insert(id, row.count).unwrap_or(0);
-            let new = row.count.saturating_sub(before);
-            if new == 0 {
-                continue;
-            }
-            let time = self.time(row.last_ns);
-            let line = match self.options.format {
-                Format::Json => json::drop(row, new, &time),
-                _ => lines::row(row, new, &time),
-            };
-            self.print(&line)?;
-        }
-        Ok(())
-    }
-
-    /// The end: everything that is left to say, and the exit status.
-    fn conclude(mut self, watching: bool) -> Result<u8> {
-        self.book.learn(devices::snapshot(None), []);
-        for (question, finding) in self.inquiry.answers(LAST) {
-            self.book.found(question, finding);
-        }
-        let report = self.report()?;
-        match self.options.format {
-            Format::Json => {
-                self.rows(&report)?;
-                for ledger in &report.ledgers {
-                    self.print(&json::device(ledger))?;
-                }
-                self.print(&json::end(&report))?;
-            }
-            Format::Lines => {
-                self.rows(&report)?;
-                self.print(summary::devices(&report).trim_end())?;
-            }
-            Format::Table if watching && !terminal::is_terminal() => {
-                self.rows(&report)?;
-                self.print(summary::devices(&report).trim_end())?;
-            }
-            Format::Table => {
-                self.print(summary::render(&report, self.options.stack).trim_end())?;
-            }
-        }
-        Ok(if report.drops() > 0 {
-            1
-        } else if report.is_complete() && report.unexplained() == 0 && self.probes.has_frames() {
-            0
-        } else {
-            crate::COULD_NOT_TRACE
-        })
-    }
-
-    fn print(&mut self, line: &str) -> Result<()> {
-        if self.unread {
+        self.count()?;
+        if self.recorder.is_some() {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
-        match writeln!(out, "{line}").and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.unread = true;
-                Ok(())
-            }
-            result => result.context("cannot write to stdout"),
-        }
-    }
-
-    /// The time of day of a kernel time, RFC 3339.
-    fn time(&self, monotonic_ns: u64) -> String {
-        let nanoseconds = self.clock + i128::from(monotonic_ns);
-        jiff::Timestamp::from_nanosecond(nanoseconds)
-            .map(|time| format!("{time:.6}"))
-            .unwrap_or_default()
+        let Some(screen) = screen else {
+            return self.story.refresh();
+        };
+        let report = self.story.report();
+        let (width, height) = terminal::size();
+        let now = monotonic();
+        let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
+        screen.draw(&table::render(&report, width, height, age), height)?;
+        Ok(())
     }
 }
 
@@ -490,9 +609,10 @@ fn monotonic() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-fn clock() -> i128 {
+/// What to add to it to get the time of day.
+fn clock() -> i64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    now.as_nanos() as i128 - i128::from(monotonic())
+    now.as_nanos() as i64 - monotonic() as i64
 }

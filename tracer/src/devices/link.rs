@@ -40,7 +40,8 @@ const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 0x10000;
 
 /// A network device, tunnel or not.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Device {
     /// Its index, unique in its network namespace.
     pub ifindex: u32,
@@ -137,7 +138,10 @@ impl Device {
 macro_rules! counters {
     ($($name:ident: $position:literal, $what:literal;)*) => {
         /// The counters of a device (`IFLA_STATS64`), with the kernel's names.
-        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        #[derive(
+            Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+        )]
+        #[serde(default)]
         pub struct Counters {
             $(#[doc = $what] pub $name: u64,)*
         }

@@ -2,23 +2,24 @@
 //! namespace and index. Gives a report whenever asked.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    time::{Duration, Instant},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
 };
 
 use tracer_common::{
     config::{IFNAMSIZ, payload},
     record::Record,
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, route},
+    tally::{DeviceKey, TallyKey, route},
 };
 
-use super::{Report, Row, ledger};
+use super::{Counts, Report, Row, ledger};
 use crate::{
     devices::{Counters, Device, Snapshot, printable},
+    event::{Event, Known, Sample, Start},
     judge::{self, Evidence, Place},
-    kernel::{reasons::Reasons, symbols::Symbols},
+    kernel::reasons::Reasons,
     routing::{Finding, Question},
-    stream::Lost,
 };
 
 /// Most kinds of evidence whose newest record is kept; counts do not depend
@@ -26,6 +27,12 @@ use crate::{
 const MAX_RECORDS: usize = 65536;
 /// Most devices a packet is compared with.
 const MAX_RECEIVERS: usize = 8;
+
+/// Most devices, namespaces and places that are known at a time.
+const MAX_KNOWN: usize = 65536;
+
+/// The module of encapsulation in UDP.
+pub const FOU: &str = "fou";
 
 /// What makes two drops the same row.
 type RowKey = (u32, u32, tracer_common::flow::Flow, &'static str, u8);
@@ -35,7 +42,7 @@ struct Seen {
     record: Record,
     /// Was the encapsulation's module there when the record came?
     encap_module: Option<bool>,
-    stack: Vec<Place>,
+    stack: Vec<Arc<Place>>,
     /// The tunnel device, and the one the packet stood on, as they were then:
     /// what is configured afterwards does not change what was.
     device: Option<Device>,
@@ -46,7 +53,8 @@ struct Seen {
 }
 
 /// What is known to be seen, so that its absence tells something.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Watched {
     /// Look-ups of routes.
     pub routes: bool,
@@ -57,72 +65,130 @@ pub struct Watched {
 
 /// See the module.
 pub struct Book {
-    symbols: Symbols,
     reasons: Reasons,
     watched: Watched,
     /// Namespace to leave unnamed: our own.
     own_netns: u32,
-    started: Instant,
+    /// `CLOCK_MONOTONIC`, as all times.
+    started_ns: u64,
     records: HashMap<TallyKey, Seen>,
     record_count: u64,
-    places: HashMap<u64, Option<Place>>,
+    counts: Counts,
+    /// Counts that had no room.
+    uncounted: u64,
+    /// What was at an address when a packet was first freed there.
+    places: HashMap<u64, Arc<Place>>,
     /// Why look-ups failed, as netlink said when they did.
     findings: HashMap<Question, Finding>,
     devices: HashMap<(u32, u32), Device>,
     /// Counters at the start; a device that is not here came later.
     before: HashMap<(u32, u32), Counters>,
     netns: HashMap<u32, String>,
+    /// Is [`FOU`] there? Unknown until somebody looked.
+    fou: Option<bool>,
     /// Devices that were looked for and not found, not to look again; with
     /// their names, since indices are used again.
     sought: HashSet<(u32, u32, [u8; IFNAMSIZ])>,
-    shown: HashMap<RowKey, (u64, Instant)>,
+    /// How many packets a row had, and when it was shown.
+    shown: HashMap<RowKey, (u64, u64)>,
 }
 
 impl Book {
-    pub fn new(
-        symbols: Symbols,
-        reasons: Reasons,
-        watched: Watched,
-        own_netns: u32,
-        start: Snapshot,
-    ) -> Self {
-        let before = start
-            .devices
-            .iter()
-            .map(|(key, device)| (*key, device.counters))
-            .collect();
+    pub fn new(start: &Start) -> Self {
         Self {
-            symbols,
-            reasons,
-            watched,
-            own_netns,
-            started: Instant::now(),
+            reasons: start.reasons.clone(),
+            watched: start.watched,
+            own_netns: start.own_netns,
+            started_ns: start.time_ns,
             records: HashMap::new(),
             record_count: 0,
+            counts: Counts::default(),
+            uncounted: 0,
             places: HashMap::new(),
             findings: HashMap::new(),
-            devices: start.devices,
-            before,
-            netns: start.names,
+            devices: HashMap::new(),
+            before: HashMap::new(),
+            netns: HashMap::new(),
+            fou: None,
             sought: HashSet::new(),
             shown: HashMap::new(),
         }
     }
 
-    pub fn symbols(&self) -> &Symbols {
-        &self.symbols
+    /// Takes in what came next.
+    pub fn take(&mut self, event: &Event) {
+        match event {
+            Event::Devices(devices) => {
+                for known in devices {
+                    self.device_is(known);
+                }
+            }
+            Event::Netns(names) => {
+                for (inode, name) in names {
+                    keep(&mut self.netns, *inode, name);
+                }
+            }
+            Event::Places(places) => {
+                for (address, place) in places {
+                    if self.places.len() < MAX_KNOWN {
+                        // What was there when the packet was freed stays.
+                        let known = self.places.entry(*address);
+                        known.or_insert_with(|| Arc::new(place.clone()));
+                    }
+                }
+            }
+            Event::Module { name, loaded } => {
+                if name == FOU {
+                    self.fou = Some(*loaded);
+                }
+            }
+            Event::Answer { question, finding } => match finding {
+                Some(finding) => keep(&mut self.findings, *question, finding),
+                None => {
+                    self.findings.remove(question);
+                }
+            },
+            Event::Records(samples) => {
+                for sample in samples {
+                    self.record(sample);
+                }
+            }
+            Event::Counts(counts) => self.uncounted += self.counts.update(counts),
+        }
     }
 
-    /// Reads the symbols again if modules came or went. Places already known
-    /// stay as they were when the packet was freed.
-    pub fn follow_modules(&mut self) -> bool {
-        match self.symbols.reload_if_changed() {
-            Ok(changed) => changed,
-            Err(error) => {
-                tracing::warn!("cannot read the kernel's symbols again: {error:#}");
-                false
-            }
-        }
+    /// What is known by now, as the events that tell it to a book that begins
+    /// here.
+    pub fn known(&self) -> Vec<Event> {
+        let known = |device: &Device| Known {
+            device: device.clone(),
+            before: Some(device.counters),
+        };
+        let places = self.places.iter();
+        let netns = self.netns.iter();
+        let mut events = vec![
+            Event::Netns(netns.map(|(inode, name)| (*inode, name.clone())).collect()),
+            Event::Devices(self.devices.values().map(known).collect()),
+            Event::Places(places.map(|(at, place)| (*at, (**place).clone())).collect()),
+        ];
+        let findings = self.findings.iter();
+        events.extend(findings.map(|(question, finding)| Event::Answer {
+            question: *question,
+            finding: Some(finding.clone()),
+        }));
+        events.extend(self.fou.map(|loaded| Event::Module {
+            name: FOU.to_owned(),
+            loaded,
+        }));
+        events
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub fn fou(&self) -> Option<bool> {
+        self.fou
     }
 
     /// Is the tunnel device of a record one the book has not heard of, or has
@@ -149,32 +215,58 @@ impl Book {
             && !self.sought.contains(&(netns, ifindex, [0; IFNAMSIZ]))
     }
 
-    /// Takes a newer snapshot in. What is gone stays as it was last seen.
-    pub fn learn(
-        &mut self,
-        snapshot: Snapshot,
-        sought: impl IntoIterator<Item = (u32, u32, [u8; IFNAMSIZ])>,
-    ) {
-        for (key, device) in snapshot.devices {
-            if self
-                .devices
-                .get(&key)
-                .is_some_and(|known| known.kind != device.kind)
-            {
-                // Another device by now: it began with zeros.
-                self.before.remove(&key);
-            }
-            self.devices.insert(key, device);
-        }
-        self.netns.extend(snapshot.names);
+    /// What a newer snapshot says that the book does not. `at_start`: tracing
+    /// has not begun yet.
+    pub fn news(&self, snapshot: Snapshot, at_start: bool) -> [Event; 2] {
+        let Snapshot { devices, names, .. } = snapshot;
+        let devices = devices
+            .into_iter()
+            .filter(|(key, device)| at_start || self.devices.get(key) != Some(device))
+            .map(|(_, device)| Known {
+                before: at_start.then_some(device.counters),
+                device,
+            });
+        let names = names
+            .into_iter()
+            .filter(|(inode, name)| self.netns.get(inode) != Some(name));
+        [
+            Event::Netns(names.collect()),
+            Event::Devices(devices.collect()),
+        ]
+    }
+
+    /// These were looked for.
+    pub fn sought(&mut self, sought: impl IntoIterator<Item = (u32, u32, [u8; IFNAMSIZ])>) {
         self.sought.extend(sought);
     }
 
-    /// Do all of these addresses have names by now?
-    pub fn knows_places(&self, addresses: impl Iterator<Item = u64>) -> bool {
-        addresses
-            .into_iter()
-            .all(|address| address == 0 || self.places.contains_key(&address))
+    /// What is gone stays as it was last seen.
+    fn device_is(&mut self, known: &Known) {
+        let Known { device, before } = known;
+        let key = (device.netns, device.ifindex);
+        let other = self
+            .devices
+            .get(&key)
+            .is_some_and(|old| old.kind != device.kind);
+        if other {
+            // Another device by now: it began with zeros.
+            self.before.remove(&key);
+        }
+        if let Some(before) = before {
+            keep(&mut self.before, key, before);
+        }
+        keep(&mut self.devices, key, device);
+    }
+
+    /// Has this address a name by now?
+    pub fn knows_place(&self, address: u64) -> bool {
+        address == 0 || self.places.contains_key(&address)
+    }
+
+    /// Is the tunnel of this record encapsulated in UDP?
+    pub fn has_encap(&self, record: &Record) -> bool {
+        self.device(record.key.netns, record.key.ifindex, Some(record))
+            .is_some_and(|device| device.encap.is_some())
     }
 
     /// UDP ports that tunnels of this host use, and what follows the UDP header
@@ -203,84 +295,39 @@ impl Book {
             .flatten()
     }
 
-    /// Takes in what netlink says of a question, for what came and what comes.
-    pub fn found(&mut self, question: Question, finding: Option<Finding>) {
-        match finding {
-            Some(finding) => {
-                self.findings.insert(question, finding);
-            }
-            None => {
-                self.findings.remove(&question);
-            }
-        }
-    }
-
-    /// Takes a record in, with the addresses of its stack. Gives the question
-    /// to ask netlink about it.
-    pub fn record(&mut self, record: &Record, stack: &[u64]) -> Option<Question> {
+    fn record(&mut self, sample: &Sample) {
+        let Sample { record, stack } = sample;
         self.record_count += 1;
-        self.place(record.key.location);
-        let stack = stack
-            .iter()
-            .filter_map(|address| self.place(*address))
-            .collect();
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
-            return None;
+            return;
         }
-        let device = self.device(record.key.netns, record.key.ifindex, Some(record));
-        let question = Question::of(record, device.as_ref());
-        let encap_module = device
-            .as_ref()
-            .and_then(|device| device.encap.as_ref())
-            .map(|_| Symbols::module_loaded("fou"));
-        let freed_device = self
-            .devices
-            .get(&(record.freed_netns, record.freed_ifindex))
-            .cloned();
+        let stack = stack.iter().filter_map(|address| self.place(*address));
         let receivers = match self.records.get(&record.key) {
             Some(seen) => seen.receivers.clone(),
             None => self.receivers(record),
         };
-        self.records.insert(
-            record.key,
-            Seen {
-                record: *record,
-                encap_module,
-                stack,
-                device,
-                freed_device,
-                receivers,
-                question,
-            },
-        );
-        question
+        let device = self.device(record.key.netns, record.key.ifindex, Some(record));
+        let seen = Seen {
+            record: *record,
+            encap_module: device
+                .and_then(|device| device.encap.as_ref())
+                .and(self.fou),
+            stack: stack.collect(),
+            device: device.cloned(),
+            freed_device: self
+                .devices
+                .get(&(record.freed_netns, record.freed_ifindex))
+                .cloned(),
+            receivers,
+            question: self.question(record),
+        };
+        self.records.insert(record.key, seen);
     }
 
-    fn place(&mut self, address: u64) -> Option<Place> {
-        if address == 0 {
-            return None;
-        }
-        if let Some(known) = self.places.get(&address) {
-            return known.clone();
-        }
-        let place = self.symbols.resolve(address).map(|found| Place {
-            function: found.function.to_owned(),
-            offset: found.offset,
-            module: found.module.map(str::to_owned),
-        });
-        // A module that just came may have it: asked again next time.
-        if place.is_some() {
-            self.places.insert(address, place.clone());
-        }
-        place
-    }
-
-    /// The device by netlink, unless the kernel's word in a record says that it
-    /// is another one by now.
-    fn device(&self, netns: u32, ifindex: u32, record: Option<&Record>) -> Option<Device> {
-        let device = self.devices.get(&(netns, ifindex))?;
-        let same = record.is_none_or(|record| same_kind(device, until_zero(&record.kind)));
-        same.then(|| device.clone())
+    /// The question to ask netlink about a record.
+    pub fn question(&self, record: &Record) -> Option<Question> {
+        let device = self.device(record.key.netns, record.key.ifindex, Some(record));
+        Question::of(record, device)
     }
 
     /// The devices a received outer packet could be for.
@@ -303,6 +350,18 @@ impl Book {
             .collect()
     }
 
+    fn place(&self, address: u64) -> Option<Arc<Place>> {
+        self.places.get(&address).cloned()
+    }
+
+    /// The device by netlink, unless the kernel's word in a record says that it
+    /// is another one by now.
+    fn device(&self, netns: u32, ifindex: u32, record: Option<&Record>) -> Option<&Device> {
+        let device = self.devices.get(&(netns, ifindex))?;
+        let same = record.is_none_or(|record| same_kind(device, until_zero(&record.kind)));
+        same.then_some(device)
+    }
+
     fn netns_label(&self, inode: u32) -> Option<String> {
         (inode != 0 && inode != self.own_netns).then(|| {
             self.netns
@@ -312,12 +371,12 @@ impl Book {
         })
     }
 
-    fn evidence(&mut self, key: TallyKey) -> (Evidence, Vec<Place>) {
-        let place = self.place(key.location);
+    fn evidence(&self, key: TallyKey) -> (Evidence, Vec<Arc<Place>>) {
+        let place = self.place(key.location).map(|place| (*place).clone());
         let seen = self.records.get(&key);
         let device = match seen {
             Some(seen) => seen.device.clone(),
-            None => self.device(key.netns, key.ifindex, None),
+            None => self.device(key.netns, key.ifindex, None).cloned(),
         };
         let kind = match (&device, seen) {
             (_, Some(seen)) if seen.record.kind[0] != 0 => printable(until_zero(&seen.record.kind)),
@@ -356,15 +415,9 @@ impl Book {
     }
 
     /// Everything known now.
-    pub fn report(
-        &mut self,
-        tallies: &[(TallyKey, Tally)],
-        passed: &[(PassedKey, u64)],
-        devices: &[(DeviceKey, DeviceTally)],
-        lost: Lost,
-    ) -> Report {
+    pub fn report(&mut self) -> Report {
         let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-        for (key, tally) in tallies {
+        for (key, tally) in &self.counts.tallies {
             let (evidence, stack) = self.evidence(*key);
             if !judge::is_drop(&evidence) {
                 continue;
@@ -410,7 +463,9 @@ impl Book {
                 std::cmp::Reverse(row.last_ns),
             )
         });
-        let mut ledgers: Vec<_> = devices
+        let mut ledgers: Vec<_> = self
+            .counts
+            .devices
             .iter()
             .map(|(key, tally)| {
                 let id = (key.netns, key.ifindex);
@@ -419,7 +474,7 @@ impl Book {
                     *tally,
                     self.name(id, &rows),
                     self.netns_label(key.netns),
-                    passed,
+                    &self.counts.passed,
                     &rows,
                 );
                 if let Some(device) = self.devices.get(&id) {
@@ -432,21 +487,25 @@ impl Book {
             })
             .collect();
         ledgers.sort_by(|a, b| (&a.netns, &a.name).cmp(&(&b.netns, &b.name)));
+        let mut lost = self.counts.lost;
+        lost.tally = lost.tally.saturating_add(self.uncounted);
         Report {
             rows,
             ledgers,
             lost,
             records: self.record_count,
-            duration: self.started.elapsed(),
+            duration: Duration::from_nanos(self.counts.time_ns.saturating_sub(self.started_ns)),
+            frames: self.counts.frames,
+            broken_off: false,
         }
     }
 
     fn rates(&mut self, rows: &mut BTreeMap<RowKey, Row>) {
-        let now = Instant::now();
+        let now = self.counts.time_ns;
         for (key, row) in rows.iter_mut() {
-            let (count, since) = self.shown.get(key).copied().unwrap_or((0, self.started));
-            let seconds = now
-                .duration_since(since)
+            let before = self.shown.get(key).copied();
+            let (count, since) = before.unwrap_or((0, self.started_ns));
+            let seconds = Duration::from_nanos(now.saturating_sub(since))
                 .max(Duration::from_millis(1))
                 .as_secs_f64();
             row.rate = row.count.saturating_sub(count) as f64 / seconds;
@@ -483,6 +542,20 @@ impl Book {
                     .map_or_else(|| format!("if{ifindex}"), Device::display_name)
             })
             .collect()
+    }
+}
+
+/// Inserts, if there is room or the key is known.
+fn keep<K: std::hash::Hash + Eq, V: Clone>(map: &mut HashMap<K, V>, key: K, value: &V) {
+    let full = map.len() >= MAX_KNOWN;
+    match map.entry(key) {
+        Entry::Occupied(mut known) => {
+            known.insert(value.clone());
+        }
+        Entry::Vacant(_) if full => {}
+        Entry::Vacant(new) => {
+            new.insert(value.clone());
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub fn ledger(
     tally: DeviceTally,
     name: String,
     netns: Option<String>,
-    passed: &[(PassedKey, u64)],
+    passed: &BTreeMap<PassedKey, u64>,
     rows: &[Row],
 ) -> Ledger {
     let mut outcomes: Vec<Outcome> = passed

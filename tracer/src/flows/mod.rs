@@ -3,14 +3,16 @@
 
 mod asymmetry;
 mod book;
+mod counts;
 mod ledger;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tracer_common::tally::DeviceTally;
 
 pub use asymmetry::Asymmetry;
-pub use book::{Book, Watched, until_zero};
+pub use book::{Book, FOU, Watched, until_zero};
+pub use counts::Counts;
 
 use crate::{
     judge::{Cause, Confidence, Evidence, Place},
@@ -29,7 +31,7 @@ pub struct Row {
     pub last_ns: u64,
     /// Packets per second since the view before.
     pub rate: f64,
-    pub stack: Vec<Place>,
+    pub stack: Vec<Arc<Place>>,
     /// Names of the devices of the frames around, outermost first.
     pub path: Vec<String>,
     /// Label of the tunnel's network namespace.
@@ -93,6 +95,10 @@ pub struct Report {
     pub lost: Lost,
     pub records: u64,
     pub duration: Duration,
+    /// Could frames be opened and closed?
+    pub frames: bool,
+    /// Does it end before the run did (a recording that is cut)?
+    pub broken_off: bool,
 }
 
 impl Report {
@@ -108,6 +114,6 @@ impl Report {
 
     /// Is every count exact?
     pub fn is_complete(&self) -> bool {
-        self.lost.is_nothing()
+        self.lost.is_nothing() && !self.broken_off
     }
 }

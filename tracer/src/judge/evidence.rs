@@ -40,7 +40,7 @@ const RECEIVING: &[&str] = &[
 ];
 
 /// A place in the kernel's code, by the running kernel's symbols.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Place {
     pub function: String,
     pub offset: u64,

@@ -1,7 +1,7 @@
 //! What this host is and what it allows: release, privileges, kprobes,
 //! lockdown. Each refusal comes with its way out.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Result, bail};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -18,6 +18,61 @@ pub fn release() -> (String, String) {
         name.release().to_string_lossy().into_owned(),
         name.machine().to_string_lossy().into_owned(),
     )
+}
+
+/// How the kernel was built, as far as it decides what can be seen and what
+/// tunnels there are.
+const OPTIONS: &[&str] = &[
+    "CONFIG_BPF_",
+    "CONFIG_DEBUG_INFO_BTF",
+    "CONFIG_FTRACE",
+    "CONFIG_FUNCTION_TRACER",
+    "CONFIG_KALLSYMS",
+    "CONFIG_KPROBES",
+    "CONFIG_PREEMPT",
+    "CONFIG_AMT",
+    "CONFIG_BAREUDP",
+    "CONFIG_GENEVE",
+    "CONFIG_GTP",
+    "CONFIG_IPV6_",
+    "CONFIG_L2TP",
+    "CONFIG_NET_FOU",
+    "CONFIG_NET_IPGRE",
+    "CONFIG_NET_IPIP",
+    "CONFIG_NET_IPVTI",
+    "CONFIG_OVPN",
+    "CONFIG_VXLAN",
+    "CONFIG_WIREGUARD",
+    "CONFIG_XFRM",
+];
+
+/// Options of the running kernel, where a distribution left them; and what it
+/// says itself.
+pub fn config() -> BTreeMap<String, String> {
+    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let mut facts = BTreeMap::from([
+        ("kprobes".to_owned(), word(has_kprobes())),
+        ("modules".to_owned(), word(has_modules())),
+        ("realtime".to_owned(), word(is_realtime())),
+    ]);
+    let (release, _) = release();
+    let places = [
+        format!("/boot/config-{release}"),
+        format!("/lib/modules/{release}/config"),
+    ];
+    let text = places
+        .iter()
+        .find_map(|place| fs::read_to_string(place).ok());
+    facts.extend(options(text.as_deref().unwrap_or_default()));
+    facts
+}
+
+/// Those of [`OPTIONS`] that are set.
+fn options(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.lines()
+        .filter(|line| OPTIONS.iter().any(|option| line.starts_with(option)))
+        .filter_map(|line| line.split_once('='))
+        .map(|(option, value)| (option.to_owned(), value.trim_matches('"').to_owned()))
 }
 
 /// Are kprobes built in?
@@ -84,4 +139,20 @@ pub fn check() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_set() {
+        let text = "CONFIG_KPROBES=y\n# CONFIG_VXLAN is not set\nCONFIG_IPV6_SIT=m\nCONFIG_USB=y\n";
+        let all: Vec<_> = options(text).collect();
+        let pair = |option: &str, value: &str| (option.to_owned(), value.to_owned());
+        assert_eq!(
+            all,
+            [pair("CONFIG_KPROBES", "y"), pair("CONFIG_IPV6_SIT", "m")]
+        );
+    }
 }

@@ -29,7 +29,8 @@ const ENUMS: &[(&str, &[&str])] = &[
 ];
 
 /// Names of drop reasons.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Reasons {
     names: BTreeMap<u32, String>,
     /// Number and name of each subsystem but the core.

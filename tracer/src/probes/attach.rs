@@ -268,7 +268,7 @@ impl Probes {
                         self.attached.push(Attached {
                             point: point.name.to_owned(),
                             target: way.target().to_owned(),
-                            way: way.name(),
+                            way: way.name().into(),
                             module: None,
                         });
                         return;
@@ -288,7 +288,7 @@ impl Probes {
         self.missing.push(Missing {
             point: point.name.to_owned(),
             why: reasons.join("; "),
-            lost: point.lost,
+            lost: point.lost.into(),
         });
     }
 
@@ -424,7 +424,7 @@ impl Probes {
                 self.missing.push(Missing {
                     point: hook.point.to_owned(),
                     why: format!("kprobe {}: {why}", symbol.name),
-                    lost: hook.lost,
+                    lost: hook.lost.into(),
                 });
             }
         }
@@ -462,7 +462,7 @@ impl Probes {
             self.attached.push(Attached {
                 point: hook.point.to_owned(),
                 target: symbol.to_owned(),
-                way,
+                way: way.into(),
                 module: module.map(str::to_owned),
             });
         }

@@ -8,24 +8,28 @@ mod kprobe;
 mod load;
 pub mod points;
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 pub use attach::{Prepared, Probes};
 
 /// A point that is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     pub point: String,
     /// Function or tracepoint.
     pub target: String,
     /// The contract's word for the way taken.
-    pub way: &'static str,
+    pub way: Cow<'static, str>,
     /// Module of the function, unless it is vmlinux.
     pub module: Option<String>,
 }
 
 /// A point that is not attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     pub point: String,
     pub why: String,
-    pub lost: &'static str,
+    pub lost: Cow<'static, str>,
 }

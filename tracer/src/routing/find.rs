@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     address::Address,
     question::{EINVAL, ENETUNREACH, ENODEV, LookUp, What},
@@ -29,7 +31,8 @@ pub struct Facts {
 }
 
 /// What made a look-up fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Decided {
     Rule,
     /// A route in this table.
@@ -47,7 +50,7 @@ type Candidate = (u16, Decided, String);
 
 /// What may be why a look-up failed: more than one where it could not be
 /// decided which.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub candidates: Vec<(Decided, String)>,
 }

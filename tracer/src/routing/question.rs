@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use tracer_common::{
     record::Record,
     tally::{route, seen},
@@ -17,7 +18,7 @@ pub const ENETUNREACH: u16 = 101;
 pub const EHOSTUNREACH: u16 = 113;
 
 /// A question that the kernel did not answer as the tunnel wished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Question {
     /// Inode of the network namespace it was asked in.
     pub netns: u32,
@@ -25,7 +26,8 @@ pub struct Question {
 }
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum What {
     /// A route.
     Route(LookUp),
@@ -35,7 +37,7 @@ pub enum What {
 }
 
 /// A look-up that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LookUp {
     pub dst: IpAddr,
     /// The source, unless the kernel was to choose it.

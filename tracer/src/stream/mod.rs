@@ -3,7 +3,7 @@
 
 mod decode;
 
-use std::os::fd::AsRawFd;
+use std::{collections::BTreeMap, os::fd::AsRawFd};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -44,7 +44,8 @@ pub struct Stream {
 }
 
 /// What could not be kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Lost {
     /// Details of drops whose count is kept.
     pub ring: u64,
@@ -127,27 +128,26 @@ impl Stream {
 
     /// All counts of what vanished, summed over CPUs. Those of `COARSE` have no
     /// addresses.
-    pub fn tallies(&self) -> Result<Vec<(TallyKey, Tally)>> {
-        let mut all = Vec::new();
+    pub fn tallies(&self) -> Result<BTreeMap<TallyKey, Tally>> {
+        let mut all: BTreeMap<TallyKey, Tally> = BTreeMap::new();
         for map in [&self.tallies, &self.coarse] {
             for entry in map.iter() {
                 let (key, per_cpu) = entry.context("cannot read the counts")?;
-                let mut sum = Tally::default();
+                // What is no IP has no addresses in either map.
+                let sum = all.entry(key).or_default();
                 for tally in per_cpu.iter() {
                     sum.packets += tally.packets;
                     sum.bytes += tally.bytes;
                     sum.last_ns = sum.last_ns.max(tally.last_ns);
                 }
-                if sum.packets > 0 {
-                    all.push((key, sum));
-                }
             }
         }
+        all.retain(|_, tally| tally.packets > 0);
         Ok(all)
     }
 
     /// How many packets passed, by device and destination.
-    pub fn passed(&self) -> Result<Vec<(PassedKey, u64)>> {
+    pub fn passed(&self) -> Result<BTreeMap<PassedKey, u64>> {
         self.passed
             .iter()
             .map(|entry| {
@@ -158,7 +158,7 @@ impl Stream {
     }
 
     /// What went into each device's frames and what came of it.
-    pub fn devices(&self) -> Result<Vec<(DeviceKey, DeviceTally)>> {
+    pub fn devices(&self) -> Result<BTreeMap<DeviceKey, DeviceTally>> {
         self.devices
             .iter()
             .map(|entry| {

@@ -73,7 +73,7 @@ fn probe(attached: &Attached) -> Value {
     let mut object = Object::new();
     object.put("point", attached.point.as_str());
     object.put("target", attached.target.as_str());
-    object.put("way", attached.way);
+    object.put("way", &*attached.way);
     object.put_some("module", attached.module.as_deref());
     object.value()
 }
@@ -341,6 +341,9 @@ pub fn device(ledger: &Ledger) -> String {
 pub fn end(report: &Report) -> String {
     let mut object = Object::of("end");
     object.put("complete", report.is_complete());
+    if report.broken_off {
+        object.put("broken_off", true);
+    }
     object.put("records", report.records);
     object.put("lost", json!(report.lost));
     object.put("drops", report.drops());

@@ -237,6 +237,8 @@ fn end(out: &mut String, report: &Report) {
     );
     let _ = if report.is_complete() {
         writeln!(out, "nothing was lost by the tracer.")
+    } else if report.lost.is_nothing() {
+        writeln!(out, "incomplete: the recording breaks off.")
     } else {
         writeln!(
             out,

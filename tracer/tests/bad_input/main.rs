@@ -5,6 +5,7 @@
 mod command;
 mod endings;
 mod names;
+mod recordings;
 mod refused;
 mod support;
 mod terminal;

@@ -47,17 +47,19 @@ impl Loaded {
         loaded
     }
 
+    /// Is nothing of it left?
+    pub fn is_gone(&self) -> bool {
+        // What goes while the list is read is an error in it.
+        let programs = loaded_programs().flatten().map(|program| program.id());
+        let maps = loaded_maps().flatten().map(|map| map.id());
+        let links = loaded_links().flatten().map(|link| link.id());
+        self.programs.is_disjoint(&programs.collect())
+            && self.maps.is_disjoint(&maps.collect())
+            && self.links.is_disjoint(&links.collect())
+    }
+
     /// Waits until nothing of it is left; the kernel takes its time to free.
     pub fn wait_until_gone(&self) {
-        wait_for(format!("{self:?} to go"), || {
-            // What goes while the list is read is an error in it.
-            let programs = loaded_programs().flatten().map(|program| program.id());
-            let maps = loaded_maps().flatten().map(|map| map.id());
-            let links = loaded_links().flatten().map(|link| link.id());
-            let left = self.programs.intersection(&programs.collect()).count()
-                + self.maps.intersection(&maps.collect()).count()
-                + self.links.intersection(&links.collect()).count();
-            (left == 0).then_some(())
-        });
+        wait_for(format!("{self:?} to go"), || self.is_gone().then_some(()));
     }
 }
