@@ -316,7 +316,8 @@ impl Decoder {
 
     fn sample(&self, content: &[u8]) -> Result<Sample, Broken> {
         let read = self.record.read(content);
-        let (record, stack) = read.ok_or_else(|| damaged("a record is too short"))?;
+        let (record, stack) =
+            read.ok_or_else(|| damaged("a record is too short, or has a number too great"))?;
         let (stack, []) = stack.as_chunks() else {
             return Err(damaged("a stack has a half address"));
         };
@@ -412,7 +413,7 @@ impl Decoder {
 fn counted<K: Plain, V: Plain>(plan: &Plan, content: &[u8]) -> Result<(K, V), Broken> {
     let (pair, _) = plan
         .read(content)
-        .ok_or_else(|| damaged("a count is too short"))?;
+        .ok_or_else(|| damaged("a count is too short, or has a number too great"))?;
     Ok(pair)
 }
 

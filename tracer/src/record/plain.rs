@@ -58,11 +58,21 @@ fn under(name: &str, part: &str) -> String {
     }
 }
 
+/// Where a number, or an array of them, is in a file.
+#[derive(Clone, Copy, Debug, Default)]
+struct At {
+    offset: usize,
+    /// Of all of them.
+    length: usize,
+    /// Bytes of each.
+    bytes: usize,
+}
+
 /// Where the numbers of a thing are in a file.
 #[derive(Debug)]
 pub struct Plan {
-    /// In the order of our own layout: offset and length.
-    places: Vec<(usize, usize)>,
+    /// In the order of our own layout.
+    places: Vec<At>,
     /// Bytes of the thing in the file.
     size: usize,
 }
@@ -77,53 +87,67 @@ impl Plan {
         let mut offset: usize = 0;
         let mut known = HashMap::new();
         for Field(name, bytes, count) in theirs {
-            let length = bytes.saturating_mul(*count);
-            known.insert(name.as_str(), (*bytes, offset, length));
+            if !matches!(bytes, 1 | 2 | 4 | 8) {
+                return Err(format!("numbers of {bytes} bytes"));
+            }
+            let (bytes, length) = (*bytes, bytes.saturating_mul(*count));
+            let at = At {
+                offset,
+                length,
+                bytes,
+            };
+            known.insert(name.as_str(), at);
             offset = offset.saturating_add(length);
         }
         if offset > MAX_SIZE {
             return Err(format!("a layout of {offset} bytes"));
         }
-        let mut places = Vec::new();
-        for Field(name, bytes, count) in layout::<T>() {
-            places.push(match known.get(name.as_str()) {
-                None => (0, 0),
-                Some((theirs, ..)) if *theirs != bytes => {
-                    return Err(format!("{name} has {theirs} bytes instead of {bytes}"));
-                }
-                Some((_, offset, length)) => (*offset, (*length).min(bytes * count)),
-            });
-        }
+        let places = layout::<T>()
+            .iter()
+            .map(|Field(name, ..)| known.get(name.as_str()).copied().unwrap_or_default())
+            .collect();
         let size = offset;
         Ok(Self { places, size })
     }
 
-    /// Reads one; gives what is behind it too.
+    /// Reads one; gives what is behind it too. None if the bytes are too few, or
+    /// a number is greater than this version has room for.
     pub fn read<'a, T: Plain>(&self, bytes: &'a [u8]) -> Option<(T, &'a [u8])> {
         let (thing, rest) = bytes.split_at_checked(self.size)?;
         let mut from = Numbers {
             bytes: thing,
             places: &self.places,
+            overflow: false,
         };
-        Some((T::take(&mut from), rest))
+        let thing = T::take(&mut from);
+        (!from.overflow).then_some((thing, rest))
     }
 }
 
 /// The numbers of one thing, one after the other.
 pub struct Numbers<'a> {
     bytes: &'a [u8],
-    places: &'a [(usize, usize)],
+    places: &'a [At],
+    overflow: bool,
 }
 
 impl<'a> Numbers<'a> {
-    /// The bytes of the next; none if the file has none of that name.
-    fn next(&mut self) -> &'a [u8] {
-        let Some(((offset, length), rest)) = self.places.split_first() else {
-            return &[];
+    /// The bytes of the next, and how many each has; none if the file has none of
+    /// that name.
+    fn next(&mut self) -> (&'a [u8], usize) {
+        let Some((at, rest)) = self.places.split_first() else {
+            return (&[], 0);
         };
         self.places = rest;
-        self.bytes.get(*offset..offset + length).unwrap_or_default()
+        let bytes = self.bytes.get(at.offset..at.offset + at.length);
+        (bytes.unwrap_or_default(), at.bytes)
     }
+}
+
+/// A number of up to eight bytes.
+fn wide(bytes: &[u8]) -> u64 {
+    let fold = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+    bytes.iter().rev().fold(0, fold)
 }
 
 macro_rules! numbers {
@@ -147,10 +171,21 @@ macro_rules! numbers {
             }
 
             fn take_array<const N: usize>(from: &mut Numbers<'_>) -> [Self; N] {
-                let (numbers, _) = from.next().as_chunks();
+                let (bytes, size) = from.next();
                 let mut all = [0; N];
-                for (number, bytes) in all.iter_mut().zip(numbers) {
-                    *number = Self::from_le_bytes(*bytes);
+                if size == size_of::<Self>() {
+                    let (numbers, _) = bytes.as_chunks();
+                    for (number, bytes) in all.iter_mut().zip(numbers) {
+                        *number = Self::from_le_bytes(*bytes);
+                    }
+                } else if size > 0 {
+                    // Another version had more or less room for it.
+                    for (number, bytes) in all.iter_mut().zip(bytes.chunks_exact(size)) {
+                        match Self::try_from(wide(bytes)) {
+                            Ok(value) => *number = value,
+                            Err(_) => from.overflow = true,
+                        }
+                    }
                 }
                 all
             }
@@ -312,14 +347,31 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_another_size_is_refused() {
-        let theirs = vec![Field("netns".to_owned(), 8, 1)];
-        let why = Plan::of::<DeviceKey>(&theirs).unwrap_err();
-        assert_eq!(why, "netns has 8 bytes instead of 4");
-        let huge = vec![Field("x".to_owned(), usize::MAX, usize::MAX)];
-        assert!(Plan::of::<DeviceKey>(&huge).is_err());
-        let many = vec![Field(String::new(), 0, 0); MAX_FIELDS + 1];
-        assert!(Plan::of::<DeviceKey>(&many).is_err());
+    fn a_number_may_have_another_size() {
+        let theirs = vec![
+            Field("ifindex".to_owned(), 8, 1),
+            Field("netns".to_owned(), 2, 1),
+        ];
+        let plan = Plan::of::<DeviceKey>(&theirs).unwrap();
+        let mut bytes = [7, 1, 0, 0, 0, 0, 0, 0, 5, 1];
+        let (key, _) = plan.read::<DeviceKey>(&bytes).unwrap();
+        assert_eq!((key.ifindex, key.netns), (0x107, 0x105));
+        // More than there is room for is no zero.
+        bytes[4] = 1;
+        assert!(plan.read::<DeviceKey>(&bytes).is_none());
+    }
+
+    #[test]
+    fn layouts_that_cannot_be_are_refused() {
+        let field = |bytes, count| vec![Field("x".to_owned(), bytes, count)];
+        for theirs in [
+            field(3, 1),
+            field(usize::MAX, usize::MAX),
+            field(8, usize::MAX),
+            vec![Field(String::new(), 1, 0); MAX_FIELDS + 1],
+        ] {
+            assert!(Plan::of::<DeviceKey>(&theirs).is_err());
+        }
     }
 
     proptest! {

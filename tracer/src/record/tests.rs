@@ -535,12 +535,18 @@ fn a_million_records() {
     for event in &events()[..4] {
         recorder.append(event).unwrap();
     }
+    let mut flows: Vec<Sample> = (0..1000)
+        .map(|flow| Sample {
+            record: record(key(ETH_P_IP, flow), 0),
+            stack: vec![FREE],
+        })
+        .collect();
     let began = Instant::now();
     for round in 1..=1000 {
-        for flow in 0..1000 {
-            let time = SECOND + round * 1_000_000 + u64::from(flow);
-            recorder.append(&sample(key(ETH_P_IP, flow), time)).unwrap();
+        for sample in &mut flows {
+            sample.record.time_ns = SECOND + round * 1_000_000;
         }
+        recorder.append(&Event::Records(flows.clone())).unwrap();
         if round % 100 == 0 {
             let tallies: Vec<_> = (0..1000).map(|flow| (key(ETH_P_IP, flow), round)).collect();
             recorder
