@@ -40,6 +40,7 @@ fn refuse_tracing(options: &Options) -> Result<()> {
     let given = [
         ("--dev", options.dev.is_some()),
         ("--netns", options.netns.is_some()),
+        ("--filter", options.filter.is_some()),
         ("--duration", options.duration.is_some()),
         ("--all-drops", options.all_drops),
     ];

@@ -219,6 +219,7 @@ impl<'a> Session<'a> {
                 .as_ref()
                 .map(|dev| devices::printable(dev.as_bytes())),
             netns: self.options.netns.clone(),
+            filter: self.options.filter.clone(),
             all_drops: self.options.all_drops,
             stack: self.options.stack,
         };
@@ -305,6 +306,7 @@ impl<'a> Session<'a> {
         self.look_around()?;
         drop(screen);
         self.learn(devices::snapshot(None), false)?;
+        self.answers(LAST)?;
         self.count()?;
         let recorder = self.recorder.take();
         let recorded = recorder.map(Recorder::finish).transpose()?;

@@ -92,10 +92,12 @@ impl Counts {
             ring,
             tally,
             frames,
+            missed,
         } = &mut counts.lost;
         *ring = ring.saturating_sub(earlier.lost.ring);
         *tally = tally.saturating_sub(earlier.lost.tally);
         *frames = frames.saturating_sub(earlier.lost.frames);
+        *missed = missed.saturating_sub(earlier.lost.missed);
         counts
     }
 }

@@ -78,6 +78,8 @@ pub struct Scope {
     pub dev: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
     pub all_drops: bool,
     pub stack: bool,
 }

@@ -261,7 +261,8 @@ macro_rules! plain {
 plain! {
     Flow { src, dst, sport, dport, ethertype, proto, icmp_type }
     Route {
-        dst, src, gateway, dev, dev_ifindex, mark, seen_at, gateway_family, table, table_errno,
+        dst, src, gateway, dev, dev_ifindex, mark, oif, netns, table, table_errno, seen_at,
+        gateway_family,
     }
     Process { comm, cgroup, tgid, uid, flags, reserved }
     Record {

@@ -54,6 +54,7 @@ fn start() -> Start {
         watched: Watched {
             routes: true,
             tables: false,
+            tables6: false,
         },
         reasons: serde_json::from_str::<Reasons>(reasons).unwrap(),
         own_netns: 1,
