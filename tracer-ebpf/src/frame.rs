@@ -14,7 +14,7 @@ use tracer_common::{
     config::{kind, switch},
     flow::Flow,
     record::{PATH_LEN, Record},
-    tally::{DeviceKey, TX, TX_PACKETS, TallyKey, freed_by, lost, outcome, seen},
+    tally::{DeviceKey, TX, TX_PACKETS, freed_by, lost, outcome, seen},
 };
 
 use crate::{
