@@ -46,6 +46,9 @@ pub struct Symbols {
     names: String,
     /// Names by `Entry::module` - 1.
     modules: Vec<Box<str>>,
+    /// Where modules end, by name: what is behind them (programs that came
+    /// later) is not theirs.
+    ends: HashMap<Box<[u8]>, u64>,
     index: OnceLock<Index>,
     /// Of `/proc/modules` at the time.
     fingerprint: u64,
@@ -108,11 +111,12 @@ impl Symbols {
     /// Reads the running kernel's.
     pub fn load() -> anyhow::Result<Self> {
         // Before the symbols: a module that comes in between is seen next time.
-        let fingerprint = modules_fingerprint(&fs::read(MODULES).unwrap_or_default());
+        let loaded = fs::read(MODULES).unwrap_or_default();
         let read = || Self::from_reader(File::open(KALLSYMS)?);
         let symbols = read().with_context(|| format!("cannot read {KALLSYMS}"))?;
         Ok(Self {
-            fingerprint,
+            ends: module_ends(&loaded),
+            fingerprint: modules_fingerprint(&loaded),
             ..symbols
         })
     }
@@ -138,6 +142,7 @@ impl Symbols {
             entries,
             names,
             modules,
+            ends: HashMap::new(),
             index: OnceLock::new(),
             fingerprint: 0,
         })
@@ -207,9 +212,16 @@ impl Symbols {
         if start == 0 || offset > MAX_FUNCTION || end {
             return None;
         }
+        let module = self.module(entry);
+        if module
+            .and_then(|module| self.ends.get(module.as_bytes()))
+            .is_some_and(|end| address >= *end)
+        {
+            return None;
+        }
         Some(Location {
             function,
-            module: self.module(entry),
+            module,
             offset,
         })
     }
@@ -496,6 +508,20 @@ fn modules_fingerprint(modules: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// Where each module ends at the latest: it begins with its code, and the size
+/// is that of all its parts. None where the kernel hides addresses.
+fn module_ends(modules: &[u8]) -> HashMap<Box<[u8]>, u64> {
+    let end = |size: &[u8], address: &[u8]| {
+        let size: u64 = str::from_utf8(size).ok()?.parse().ok()?;
+        let address = str::from_utf8(address).ok()?.strip_prefix("0x")?;
+        let address = u64::from_str_radix(address, 16).ok()?;
+        (address != 0).then(|| address.saturating_add(size))
+    };
+    module_lines(modules)
+        .filter_map(|[name, size, _, address]| Some((name.into(), end(size, address)?)))
+        .collect()
+}
+
 /// Name, size, state and address of each line of `/proc/modules`:
 /// `sit 40960 0 - Live 0xffffffffc05f2000`. The rest says who uses it.
 fn module_lines(modules: &[u8]) -> impl Iterator<Item = [&[u8]; 4]> {
@@ -569,6 +595,20 @@ ffffffffc0003000 t bpf_prog_6deef7357e7b4530\t[bpf]
         );
         assert_eq!(shown(u64::MAX), None, "too far");
         assert_eq!((shown(0), shown(0xffff_ffff_80ff_ffff)), (None, None));
+    }
+
+    #[test]
+    fn modules_end() {
+        let loaded = "other 4096 0 - Live 0xffffffffc0001000\n\
+                      wireguard 256 1 x, Live 0xffffffffc0002000 (O)\n\
+                      hidden 16384 0 - Live 0x0000000000000000\nodd\n";
+        let ends = module_ends(loaded.as_bytes());
+        assert_eq!(ends.len(), 2);
+        let symbols = Symbols { ends, ..sample() };
+        let shown = |address| shown(&symbols, address);
+        assert!(shown(0xffff_ffff_c000_20ff).is_some());
+        assert_eq!(shown(0xffff_ffff_c000_2100), None);
+        assert!(shown(0xffff_ffff_c000_3010).is_some(), "made at run time");
     }
 
     #[test]
