@@ -56,6 +56,15 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Compare two recordings: what vanishes in one and not in the other
+    ///
+    /// Exit status: 0 the same, 1 different, 125 not comparable.
+    Diff {
+        #[arg(value_name = "A")]
+        a: PathBuf,
+        #[arg(value_name = "B")]
+        b: PathBuf,
+    },
     /// Show the catalogue of causes, or one of them in full
     Explain {
         /// Id of a cause, as verdicts name it

@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod devices;
+mod diff;
 mod doctor;
 mod event;
 mod explain;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             session::record(&cli.options, &output, limits, force, &command)
         }
         Some(Command::Report { file }) => report::run(&cli.options, &file),
+        Some(Command::Diff { a, b }) => diff::run(&cli.options, &a, &b),
         Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
         Some(Command::Doctor) => doctor::run(&cli.options),
     };

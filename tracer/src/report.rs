@@ -36,7 +36,7 @@ pub fn run(options: &Options, path: &Path) -> Result<u8> {
 }
 
 /// What was traced is what was recorded.
-fn refuse_tracing(options: &Options) -> Result<()> {
+pub fn refuse_tracing(options: &Options) -> Result<()> {
     let given = [
         ("--dev", options.dev.is_some()),
         ("--netns", options.netns.is_some()),
@@ -47,7 +47,7 @@ fn refuse_tracing(options: &Options) -> Result<()> {
     match given.iter().find(|(_, given)| *given) {
         None => Ok(()),
         Some((option, _)) => Err(Usage(format!(
-            "{option} says what to trace: give it to tracer record, not to tracer report"
+            "{option} says what to trace: give it to tracer record"
         ))
         .into()),
     }

@@ -13,7 +13,7 @@ use tracer_common::{
     tally::{DeviceKey, TallyKey, route},
 };
 
-use super::{Counts, Report, Row, ledger};
+use super::{Counts, Report, Row, Sent, ledger};
 use crate::{
     devices::{Counters, Device, Snapshot, printable},
     event::{Event, Known, Sample, Start},
@@ -412,6 +412,21 @@ impl Book {
         };
         let stack = seen.map(|seen| seen.stack.clone()).unwrap_or_default();
         (evidence, stack)
+    }
+
+    /// What was sent, by device and destination.
+    pub fn sent(&self) -> Vec<Sent> {
+        let passed = self.counts.passed.iter();
+        passed
+            .map(|(key, packets)| Sent {
+                device: self.name((key.netns, key.ifindex), &[]),
+                netns: self.netns_label(key.netns),
+                ethertype: key.ethertype,
+                proto: key.proto,
+                dst: key.dst,
+                packets: *packets,
+            })
+            .collect()
     }
 
     /// Everything known now.

@@ -58,6 +58,18 @@ impl Row {
     }
 }
 
+/// Packets that a device sent to one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub device: String,
+    pub netns: Option<String>,
+    pub ethertype: u16,
+    pub proto: u8,
+    /// Zero where there was no room to count by destination.
+    pub dst: [u8; 16],
+    pub packets: u64,
+}
+
 /// A device's ledger: packets in = sent + dropped + unexplained.
 #[derive(Clone, Debug)]
 pub struct Ledger {

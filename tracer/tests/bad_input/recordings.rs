@@ -92,6 +92,33 @@ fn what_is_no_recording() {
 }
 
 #[test]
+fn recordings_are_compared() {
+    let newer = RECORDING.replace("seed-5.10", "seed-6.1");
+    let diff = |a: &str, b: &str, options: &[&str]| {
+        Output::of(tracer(&[&["diff", a, b], options].concat()))
+    };
+    diff(RECORDING, RECORDING, &[]).assert_code(0);
+    let output = diff(RECORDING, &newer, &[]);
+    output.assert_code(1);
+    assert!(output.stdout.contains("dropped in A, sent, then lost in B"));
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let whole = fs::read(RECORDING).expect("committed");
+    let cut = directory.path().join("cut");
+    fs::write(&cut, &whole[..whole.len() / 2]).expect("room");
+    let output = diff(text(&cut), &newer, &[]);
+    output.assert_code(125);
+    assert!(
+        output.stderr.contains("compared is what is before"),
+        "{output:?}"
+    );
+    diff(&newer, "/nowhere/x.rec", &[]).assert_code(125);
+    diff(&newer, text(directory.path()), &[]).assert_code(125);
+    diff(&newer, "/dev/null", &[]).assert_code(125);
+    diff(&newer, &newer, &["--dev", "t0"]).assert_code(2);
+}
+
+#[test]
 fn a_report_does_not_trace() {
     for options in [
         &["--dev", "x"][..],
