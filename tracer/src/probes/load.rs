@@ -17,7 +17,7 @@ use super::points::Way;
 use crate::kernel::btf::Btf;
 
 /// How many programs are loaded at a time.
-const LOADERS: usize = 4;
+const LOADERS: usize = 2;
 
 /// Does this kernel have what the way names, as far as its BTF says?
 pub fn possible(way: &Way, btf: &Btf) -> Result<()> {
