@@ -25,7 +25,7 @@ use crate::{
     devices::printable,
     flows::{Report, Row, Sent},
     judge::Confidence,
-    record::Recording,
+    record::{Recording, Scope},
     report::refuse_tracing,
     story::{Manner, Story},
     view::text,
@@ -40,6 +40,8 @@ struct Run {
     name: String,
     kernel: String,
     points: BTreeSet<String>,
+    /// What was asked for.
+    scope: Scope,
     report: Report,
     sent: Vec<Sent>,
 }
@@ -159,6 +161,11 @@ impl Run {
             name,
             kernel,
             points,
+            // Stacks are no part of what is compared.
+            scope: Scope {
+                stack: false,
+                ..begin.scope
+            },
             sent: story.book().sent(),
             report: story.report(),
         })
@@ -187,7 +194,7 @@ impl Run {
             let mut known = false;
             for (id, fate) in fates.iter_mut().filter(|(id, _)| id.is_among(sent)) {
                 // Of one destination, the kernel side does not count by port.
-                fate.sent = sent.packets;
+                fate.sent += sent.packets;
                 known |= !id.arriving;
             }
             if !known {
@@ -331,7 +338,7 @@ impl Fate {
 }
 
 fn compare(a: &Run, b: &Run) -> Vec<Compared> {
-    let (mut of_a, mut of_b) = (a.fates(), b.fates());
+    let (of_a, of_b) = (a.fates(), b.fates());
     let ids: BTreeSet<Id> = of_a.keys().chain(of_b.keys()).cloned().collect();
     let sent = |fates: &BTreeMap<Id, Fate>, id: &Id| Fate {
         sent: fates.get(&id.coarse()).map_or(0, |fate| fate.sent),
@@ -349,8 +356,6 @@ fn compare(a: &Run, b: &Run) -> Vec<Compared> {
             (id.clone(), of(&of_a), of(&of_b))
         })
         .collect();
-    of_a.clear();
-    of_b.clear();
     let detailed: BTreeSet<Id> = fates
         .iter()
         .filter(|(_, a, b)| a.vanished() || b.vanished())
@@ -382,7 +387,7 @@ fn verdict(id: &Id, a: &Fate, b: &Fate, of_a: &Run, of_b: &Run) -> Verdict {
     if a.stages() != b.stages() {
         // A stage that is not there was not, or was not seen.
         let complete = |run: &Run| run.report.is_complete();
-        return match complete(of_a) && complete(of_b) {
+        return match complete(of_a) && complete(of_b) && of_a.scope == of_b.scope {
             true => Verdict::Different,
             false => Verdict::Unsure,
         };
@@ -445,6 +450,9 @@ fn render(a: &Run, b: &Run, compared: &[Compared]) -> String {
         count(compared, Verdict::OnlyA),
         count(compared, Verdict::OnlyB),
     );
+    if a.scope != b.scope {
+        out += "They were recorded with other options: what one does not show may have been.\n";
+    }
     for (name, run, other) in [("A", a, b), ("B", b, a)] {
         if !run.report.is_complete() {
             let _ = writeln!(

@@ -56,6 +56,15 @@ fn what_was_cut_off_is_no_difference() {
 }
 
 #[test]
+fn what_was_not_asked_for_is_no_difference() {
+    let (mut a, b) = (recording("seed-5.10.rec"), recording("seed-6.1.rec"));
+    a.scope.filter = Some("icmp6".to_owned());
+    let compared = compare(&a, &b);
+    assert_eq!(exit_status(&a, &b, &compared), crate::COULD_NOT_TRACE);
+    assert!(render(&a, &b, &compared).contains("with other options"));
+}
+
+#[test]
 fn what_only_one_saw_is_no_difference() {
     let (mut a, b) = (recording("seed-6.1.rec"), recording("seed-6.1.rec"));
     a.report.rows.clear();
