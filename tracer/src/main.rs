@@ -11,6 +11,7 @@ mod filter;
 mod flows;
 mod judge;
 mod kernel;
+mod memory;
 mod probes;
 mod record;
 mod report;

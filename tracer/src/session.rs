@@ -30,6 +30,7 @@ use crate::{
     flows::{Counts, FOU, Row, Watched},
     judge::Place,
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
+    memory,
     probes::{Prepared, Probes},
     record::{Limits, Output, Recorder, Scope},
     routing::Inquiry,
@@ -207,6 +208,7 @@ impl<'a> Session<'a> {
         };
         session.learn(snapshot, true)?;
         session.probes.set_ports(session.story.book().ports())?;
+        memory::give_back();
         Ok(session)
     }
 
