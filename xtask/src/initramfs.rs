@@ -17,12 +17,12 @@ use crate::{kernels::Kernel, libraries, modules, paths, process};
 
 /// Programs of the host. Busybox prefers its own to them wherever it starts
 /// another program, so the shell and all that wrap a command are here too.
-const TOOLS: [&str; 15] = [
-    "ip", "tc", "bridge", "ss", "ping", "nft", "dash", "env", "nice", "nohup", "setsid", "stdbuf",
-    "timeout", "xargs", "chroot",
+const TOOLS: [&str; 17] = [
+    "ip", "tc", "bridge", "ss", "ping", "nft", "wg", "ethtool", "dash", "env", "nice", "nohup",
+    "setsid", "stdbuf", "timeout", "xargs", "chroot",
 ];
 /// Welcome, but not everywhere.
-const EXTRA: [&str; 5] = ["nstat", "setpriv", "ethtool", "tcpdump", "wg"];
+const EXTRA: [&str; 3] = ["nstat", "setpriv", "tcpdump"];
 /// kmod under its names.
 const KMOD: [&str; 6] = ["modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod"];
 

@@ -14,12 +14,14 @@ type Needed = (&'static str, &'static str);
 pub const NETWORK: [Needed; 2] = [("iproute2", "ip"), ("iputils-ping", "ping")];
 
 /// What virtual machines are made of and run with.
-pub const GUEST: [Needed; 9] = [
+pub const GUEST: [Needed; 11] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("busybox-static", "busybox"),
     ("iproute2", "ip"),
     ("iputils-ping", "ping"),
     ("nftables", "nft"),
+    ("wireguard-tools", "wg"),
+    ("ethtool", "ethtool"),
     ("kmod", "depmod"),
     ("xz-utils", "xz"),
     ("gcc", "gcc"),
