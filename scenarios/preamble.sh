@@ -147,7 +147,7 @@ many() {
     ip netns exec "${FROM:-A}" ping -q -f -c1000 -w120 "$1"
 }
 
-# stream ADDRESS [BYTES]: 50 MB by TCP to B's ADDRESS, and as much back.
+# stream ADDRESS: 50 MB by TCP to B's ADDRESS, and as much back.
 stream() {
     # The last one's word is not to be taken for this one's.
     rm -f "$SCENARIO_DIR/server"
@@ -157,15 +157,15 @@ stream() {
         kill -0 $server || return
         sleep .1
     done
-    ip netns exec "${FROM:-A}" xtask traffic tcp-send --to "$1:5001" --bytes "${2:-50000000}" && wait $server
+    ip netns exec "${FROM:-A}" xtask traffic tcp-send --to "$1:5001" --bytes 50000000 && wait $server
 }
 
-# heavy and heavy6 [BYTES]: all that through t0, whose packets must not be too big for the underlay.
+# heavy and heavy6: all that through t0, whose packets must not be too big for the underlay.
 heavy() {
-    many 192.168.9.2 && stream 192.168.9.2 "$@"
+    many 192.168.9.2 && stream 192.168.9.2
 }
 heavy6() {
-    many fd09::2 && stream "[fd09::2]" "$@"
+    many fd09::2 && stream "[fd09::2]"
 }
 
 # roomy: t0 leaves room for any outer header.
