@@ -1,4 +1,6 @@
-//! Stock distribution kernels: which one is meant, and getting it.
+//! Kernels for guests: which one is meant, and getting it.
+
+mod built;
 
 use std::{
     fs,
@@ -11,7 +13,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    apt::{Package, Suite},
+    apt::{Package, Suite, version},
     paths, process,
 };
 
@@ -35,14 +37,19 @@ pub struct Kernel {
     pub release: String,
     /// Version of the package it came in.
     pub version: String,
-    /// Suite the package came from.
+    /// Suite the package came from; empty for one that was built.
     pub suite: String,
+    /// Where it is if somebody built it.
+    #[serde(skip)]
+    built: Option<PathBuf>,
 }
 
 impl Kernel {
     /// Its directory: `vmlinuz`, and `lib/modules/RELEASE` below.
     pub fn home(&self) -> PathBuf {
-        paths::kernels().join(&self.release)
+        self.built
+            .clone()
+            .unwrap_or_else(|| paths::kernels().join(&self.release))
     }
 
     pub fn image(&self) -> PathBuf {
@@ -59,6 +66,53 @@ impl Kernel {
     }
 }
 
+/// The kernels that a word of `hunt` names: one, a range of the distribution's
+/// (`6.1..6.12`), or all in a directory of built ones; oldest first.
+pub fn named(word: &str) -> anyhow::Result<Vec<String>> {
+    if word.contains('/') {
+        return built::names(word);
+    }
+    match word.split_once("..") {
+        Some((first, last)) => range(first, last),
+        None => Wanted::parse(word).map(|_| vec![word.to_owned()]),
+    }
+}
+
+/// Generic kernels of all suites from the first that `first` begins to the last
+/// that `last` begins.
+fn range(first: &str, last: &str) -> anyhow::Result<Vec<String>> {
+    let any = Wanted {
+        base: "newest".to_owned(),
+        flavour: String::new(),
+        reverted: false,
+    };
+    for end in [first, last] {
+        ensure!(
+            end.starts_with(|c: char| c.is_ascii_digit()),
+            "{first}..{last} is no range of kernels: say how two versions begin, such as 6.1..6.12"
+        );
+    }
+    let (found, failures) = look(&SUITES, &any);
+    failures.iter().for_each(|failure| eprintln!("{failure}"));
+    let mut versions: Vec<String> = found
+        .into_iter()
+        .map(|(_, package)| package.version)
+        .filter(|version| {
+            use std::cmp::Ordering::{Greater, Less};
+            (begins(version, first) || version::compare(version, first) == Greater)
+                && (begins(version, last) || version::compare(version, last) == Less)
+        })
+        .collect();
+    versions.sort_by(|left, right| version::compare(left, right));
+    versions.dedup();
+    ensure!(
+        !versions.is_empty(),
+        "no kernel from {first} to {last} (searched: {})",
+        SUITES.join(", ")
+    );
+    Ok(versions)
+}
+
 /// A kernel's name, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -72,6 +126,13 @@ pub struct Wanted {
 
 impl Wanted {
     pub fn parse(name: &str) -> anyhow::Result<Self> {
+        if name.contains('/') {
+            return Ok(Self {
+                base: name.to_owned(),
+                flavour: String::new(),
+                reverted: false,
+            });
+        }
         let (base, reverted) = match name.strip_suffix("-reverted") {
             Some(base) => (base, true),
             None => (name, false),
@@ -83,7 +144,7 @@ impl Wanted {
         ensure!(
             base == "newest" || base.starts_with(|c: char| c.is_ascii_digit()),
             "no kernel is called {name:?}: say newest, or how a version begins (6.1, 6.18.15), \
-             then -cloud or -rt for a flavour, then -reverted for the seed's bug"
+             then -cloud or -rt for a flavour, then -reverted for the seed's bug; or a built kernel's file, boot/vmlinuz-RELEASE"
         );
         Ok(Self {
             base: base.to_owned(),
@@ -145,6 +206,9 @@ fn flavour_of(release: &str) -> Option<(&str, &str)> {
 
 /// The kernel of that name, fetched first where it is missing.
 pub fn get(wanted: &Wanted) -> anyhow::Result<Kernel> {
+    if wanted.base.contains('/') {
+        return built::get(Path::new(&wanted.base));
+    }
     let mut name = wanted.base.clone();
     if !wanted.flavour.is_empty() {
         name = format!("{name}-{}", wanted.flavour);
@@ -169,7 +233,23 @@ pub fn get(wanted: &Wanted) -> anyhow::Result<Kernel> {
 
 /// The newest package that fits, over all suites of that name.
 fn search(wanted: &Wanted) -> anyhow::Result<(Suite, Package)> {
-    let look = |name: &str| -> anyhow::Result<Vec<(Suite, Package)>> {
+    let (found, failures) = look(wanted.suites(), wanted);
+    match found
+        .into_iter()
+        .max_by(|left, right| left.1.by_version(&right.1))
+    {
+        Some(best) => {
+            failures.iter().for_each(|failure| eprintln!("{failure}"));
+            Ok(best)
+        }
+        None if failures.is_empty() => bail!("no such package"),
+        None => bail!("{}", failures.join("; ")),
+    }
+}
+
+/// All packages that fit, and which suites could not be asked.
+fn look(suites: &[&str], wanted: &Wanted) -> (Vec<(Suite, Package)>, Vec<String>) {
+    let ask = |name: &str| -> anyhow::Result<Vec<(Suite, Package)>> {
         let suite = Suite::open(name)?;
         let found = suite.packages("linux-image-", |name| release_of(name).is_some())?;
         Ok(found
@@ -179,10 +259,9 @@ fn search(wanted: &Wanted) -> anyhow::Result<(Suite, Package)> {
             .collect())
     };
     let answers: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = wanted
-            .suites()
+        let threads: Vec<_> = suites
             .iter()
-            .map(|suite| scope.spawn(move || look(suite)))
+            .map(|suite| scope.spawn(move || ask(suite)))
             .collect();
         threads
             .into_iter()
@@ -201,17 +280,7 @@ fn search(wanted: &Wanted) -> anyhow::Result<(Suite, Package)> {
             Err(error) => failures.push(format!("{error:#}")),
         }
     }
-    match found
-        .into_iter()
-        .max_by(|left, right| left.1.by_version(&right.1))
-    {
-        Some(best) => {
-            failures.iter().for_each(|failure| eprintln!("{failure}"));
-            Ok(best)
-        }
-        None if failures.is_empty() => bail!("no such package"),
-        None => bail!("{}", failures.join("; ")),
-    }
+    (found, failures)
 }
 
 /// Unpacks image and modules into the cache.
@@ -221,6 +290,7 @@ fn fetch(suite: &Suite, package: &Package) -> anyhow::Result<Kernel> {
         release: release.to_owned(),
         version: package.version.clone(),
         suite: suite.name.clone(),
+        built: None,
     };
     if kernel.image().is_file() {
         return Ok(kernel);

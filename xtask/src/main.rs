@@ -6,6 +6,7 @@ mod bpf_linker;
 mod build;
 mod check;
 mod demo;
+mod hunt;
 mod initramfs;
 mod kernels;
 mod libraries;
@@ -60,6 +61,8 @@ enum Errand {
     Test(test::Options),
     /// The table of scenarios and kernels: right, wrong, unknown
     Scenarios(accuracy::Options),
+    /// One scenario on several kernels: which one answers otherwise
+    Hunt(hunt::Options),
     /// Run a command in a virtual machine with a distribution's kernel
     Vm(vm::Options),
     /// Play the bug that started it all, live
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Errand::Check => check::command(),
         Errand::Test(options) => test::command(&options),
         Errand::Scenarios(options) => return end(accuracy::command(&options)),
+        Errand::Hunt(options) => return end(hunt::command(&options)),
         Errand::Demo => return end(demo::command()),
         Errand::Traffic(options) => return end(traffic::command(&options)),
         Errand::Vm(options) => return end(vm::command(&options)),

@@ -3,6 +3,6 @@
 
 mod sources;
 mod suite;
-mod version;
+pub mod version;
 
 pub use suite::{Package, Suite};

@@ -5,6 +5,7 @@
 //!
 //! `file` (TOML) → `script` (one shell job) → the guest → `marks` (its output, cut up) → `judge`.
 
+pub mod answer;
 mod fields;
 mod file;
 mod judge;
