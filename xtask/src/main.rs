@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod apt;
+mod bisect;
 mod bpf_linker;
 mod build;
 mod check;
@@ -15,10 +16,10 @@ mod packages;
 mod paths;
 mod process;
 mod qemu;
-mod reverted;
 mod rust_src;
 mod scenario;
 mod setup;
+mod sit;
 mod test;
 mod traffic;
 mod vm;
@@ -65,6 +66,8 @@ enum Errand {
     Hunt(hunt::Options),
     /// Run a command in a virtual machine with a distribution's kernel
     Vm(vm::Options),
+    /// Build a distribution kernel's sit.ko from another source, for `vm --module`
+    Sit(sit::Options),
     /// Play the bug that started it all, live
     Demo,
     /// Send what a scenario needs; for guests
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Errand::Test(options) => test::command(&options),
         Errand::Scenarios(options) => return end(accuracy::command(&options)),
         Errand::Hunt(options) => return end(hunt::command(&options)),
+        Errand::Sit(options) => sit::command(&options),
         Errand::Demo => return end(demo::command()),
         Errand::Traffic(options) => return end(traffic::command(&options)),
         Errand::Vm(options) => return end(vm::command(&options)),

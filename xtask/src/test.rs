@@ -9,7 +9,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::{
-    build, check, process,
+    bisect, build, check, process,
     scenario::{self, Outcome, Score, Wanted},
     setup, vm,
 };
@@ -20,7 +20,8 @@ const GUESTS: usize = 2;
 /// What the project promises to run on, and 6.1 with the seed's bug put back.
 pub const KERNELS: [&str; 5] = ["5.10", "6.1", "6.1-reverted", "6.12", "newest"];
 
-/// Without `--unit`, `--native` or `--vm`: all of them. `--kernel` alone means
+/// Without `--unit`, `--native`, `--vm` or `--bisect`: all but the last, which `--all`
+/// runs too. `--kernel` alone means
 /// that kernel's scenarios, `--scenario` alone that scenario everywhere.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -39,6 +40,9 @@ pub struct Options {
     /// A scenario by name, may be repeated
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
+    /// `git bisect run` by tracer's exit status, over a series that breaks sit
+    #[arg(long)]
+    bisect: bool,
     /// All scenarios, not only the core ones; takes hours on two processors
     #[arg(long)]
     all: bool,
@@ -49,12 +53,13 @@ pub struct Options {
 struct Plan {
     unit: bool,
     native: bool,
+    bisect: bool,
     kernels: Vec<String>,
 }
 
 impl Options {
     fn plan(&self) -> Plan {
-        let chosen = self.unit || self.native || self.vm;
+        let chosen = self.unit || self.native || self.vm || self.bisect;
         let vm = self.vm || !self.kernel.is_empty() || !chosen;
         let kernels = match (vm, self.kernel.is_empty()) {
             (false, _) => Vec::new(),
@@ -64,6 +69,7 @@ impl Options {
         Plan {
             unit: self.unit || (!chosen && self.kernel.is_empty() && self.scenario.is_empty()),
             native: self.native || (!chosen && self.kernel.is_empty()),
+            bisect: self.bisect || (self.all && !chosen),
             kernels,
         }
     }
@@ -75,7 +81,7 @@ pub fn command(options: &Options) -> anyhow::Result<()> {
     if plan.native {
         setup::native()?;
     }
-    if !plan.kernels.is_empty() {
+    if plan.bisect || !plan.kernels.is_empty() {
         setup::vm()?;
     }
     if plan.unit {
@@ -85,6 +91,9 @@ pub fn command(options: &Options) -> anyhow::Result<()> {
     if plan.unit {
         let mut unit = process::cargo(["test", "--locked", "--workspace"]);
         process::run(unit.args(["--exclude", "tracer-ebpf"]))?;
+    }
+    if plan.bisect {
+        bisect::test()?;
     }
     if !plan.native && plan.kernels.is_empty() {
         return Ok(());
@@ -188,6 +197,7 @@ mod tests {
             vm: false,
             kernel: vec![],
             scenario: vec![],
+            bisect: false,
             all: false,
         }
     }
@@ -211,6 +221,7 @@ mod tests {
             Plan {
                 unit: true,
                 native: false,
+                bisect: false,
                 kernels: vec![]
             }
         );
@@ -224,6 +235,7 @@ mod tests {
             Plan {
                 unit: false,
                 native: true,
+                bisect: false,
                 kernels: vec![]
             }
         );
@@ -234,6 +246,20 @@ mod tests {
         .plan();
         assert_eq!(plan.kernels, KERNELS);
         assert!(!plan.unit && !plan.native);
+    }
+
+    #[test]
+    fn the_bisect_runs_where_all_is_asked_for() {
+        let alone = Options {
+            bisect: true,
+            ..options()
+        };
+        assert!(alone.plan().bisect && !alone.plan().unit && alone.plan().kernels.is_empty());
+        let all = Options {
+            all: true,
+            ..options()
+        };
+        assert!(all.plan().bisect && all.plan().unit);
     }
 
     #[test]
@@ -248,6 +274,7 @@ mod tests {
             Plan {
                 unit: false,
                 native: false,
+                bisect: false,
                 kernels: vec!["6.1".into()]
             }
         );

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     kernels::{self, Kernel, Wanted},
     paths,
     qemu::{self, Machine},
-    reverted, setup,
+    setup, sit,
 };
 
 /// What a script left behind.
@@ -36,6 +36,10 @@ pub struct Options {
     /// Memory in MB
     #[arg(long, value_name = "MB", default_value_t = 1024)]
     memory: u32,
+    /// A module's file, in place of the kernel's own of that name; may be
+    /// repeated
+    #[arg(long, value_name = "FILE.ko")]
+    module: Vec<PathBuf>,
     /// Time limit in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     timeout: u64,
@@ -68,7 +72,8 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
             .join(" "),
     };
     let mut stdout = std::io::stdout().lock();
-    let ended = run(&options.kernel, &script, &[], &machine, |bytes| {
+    let system = system(&options.kernel, &options.module)?;
+    let ended = run_in(&system, &script, &[], &machine, |bytes| {
         // A closed pipe does not end the guest.
         let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     })?;
@@ -84,11 +89,21 @@ pub fn run(
     machine: &Machine,
     live: impl FnMut(&[u8]),
 ) -> anyhow::Result<Guest> {
-    let (stock, base) = parts(kernel)?;
-    let mut initrd = fs::read(&base).with_context(|| format!("cannot read {}", base.display()))?;
+    run_in(&system(kernel, &[])?, script, files, machine, live)
+        .with_context(|| format!("kernel {kernel}"))
+}
+
+fn run_in(
+    (kernel, base): &(Kernel, PathBuf),
+    script: &str,
+    files: &[(String, Vec<u8>)],
+    machine: &Machine,
+    live: impl FnMut(&[u8]),
+) -> anyhow::Result<Guest> {
+    let mut initrd = fs::read(base).with_context(|| format!("cannot read {}", base.display()))?;
     initrd.extend(own_files(script, files, machine.on_terminal)?.pack()?);
-    let ended = qemu::boot(&stock.image(), &initrd, machine, live)
-        .with_context(|| format!("kernel {kernel} ({})", stock.release))?;
+    let ended = qemu::boot(&kernel.image(), &initrd, machine, live)
+        .with_context(|| kernel.release.clone())?;
     Ok(Guest {
         output: String::from_utf8_lossy(&ended.output).into_owned(),
         status: ended.status,
@@ -98,16 +113,24 @@ pub fn run(
 
 /// Fetches and builds what a guest with this kernel needs.
 pub fn prepare(kernel: &str) -> anyhow::Result<()> {
-    parts(kernel).map(|_| ())
+    system(kernel, &[]).map(|_| ())
 }
 
 /// The kernel, and the file system that stays the same from run to run.
-fn parts(kernel: &str) -> anyhow::Result<(Kernel, PathBuf)> {
+fn system(kernel: &str, modules: &[PathBuf]) -> anyhow::Result<(Kernel, PathBuf)> {
     let wanted = Wanted::parse(kernel)?;
     let stock = kernels::get(&wanted)?;
     let mut instead = BTreeMap::new();
     if wanted.reverted {
-        instead.insert("sit".to_owned(), reverted::sit(&stock)?);
+        instead.insert("sit".to_owned(), sit::reverted(&stock)?);
+    }
+    for file in modules {
+        let name = file
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".ko"))
+            .with_context(|| format!("{} is not called MODULE.ko", file.display()))?;
+        ensure!(file.is_file(), "cannot read the module {}", file.display());
+        instead.insert(name.replace('-', "_"), file.clone());
     }
     let base = initramfs::base(&stock, &instead)
         .with_context(|| format!("no file system for a guest with {}", stock.release))?;
