@@ -6,6 +6,9 @@ pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub const ETH_P_ARP: u16 = 0x0806;
+/// MPLS (RFC 3032), unicast and multicast.
+pub const ETH_P_MPLS_UC: u16 = 0x8847;
+pub const ETH_P_MPLS_MC: u16 = 0x8848;
 
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_IPIP: u8 = 4;
@@ -21,7 +24,8 @@ pub const IPPROTO_MPLS: u8 = 137;
 
 /// Addresses, protocol and ports of one IP header.
 ///
-/// IPv4 and ARP addresses stand in the first four bytes of `src` and `dst`.
+/// IPv4 and ARP addresses stand in the first four bytes of `src` and `dst`; of
+/// MPLS, the topmost label stands in those of `dst`, as a big-endian number.
 /// What is not there (ports of ICMP, everything of a packet that is neither
 /// IP nor ARP) is zero.
 #[repr(C, align(8))]

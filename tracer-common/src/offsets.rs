@@ -45,12 +45,15 @@ offsets! {
     /// The byte whose lowest three bits are `pkt_type`.
     skb_pkt_type = "sk_buff"."__pkt_type_offset";
     skb_network_header = "sk_buff"."network_header";
+    skb_transport_header = "sk_buff"."transport_header";
+    skb_mac_header = "sk_buff"."mac_header";
     skb_inner_network_header = "sk_buff"."inner_network_header";
 
     dev_name = "net_device"."name";
     dev_ifindex = "net_device"."ifindex";
     dev_mtu = "net_device"."mtu";
     dev_type = "net_device"."type";
+    dev_addr = "net_device"."dev_addr";
     dev_net = "net_device"."nd_net.net";
     dev_link_ops = "net_device"."rtnl_link_ops";
     link_ops_kind = "rtnl_link_ops"."kind";

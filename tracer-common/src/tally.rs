@@ -90,6 +90,12 @@ pub mod seen {
     pub const IN_THE_CLEAR: u32 = 1 << 25;
     /// The frame was for another host's MAC address when it was freed.
     pub const OTHER_HOST: u32 = 1 << 26;
+    /// Received by a tunnel device, whose own MAC address is the source of the
+    /// frame out of the encapsulation.
+    pub const OWN_MAC: u32 = 1 << 27;
+    /// Received by a tunnel: the outer header is marked congested (CE), and the
+    /// inner one takes no part in ECN.
+    pub const CONGESTED: u32 = 1 << 28;
 }
 
 /// What was seen of the route; bits of [`TallyKey::route`].

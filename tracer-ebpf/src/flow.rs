@@ -3,8 +3,9 @@
 use tracer_common::{
     config::payload,
     flow::{
-        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_AH, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_ICMP,
-        IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_L2TP, IPPROTO_MPLS, IPPROTO_UDP,
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_AH,
+        IPPROTO_ESP, IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6,
+        IPPROTO_L2TP, IPPROTO_MPLS, IPPROTO_UDP,
     },
 };
 
@@ -69,8 +70,26 @@ pub fn walk(header: u64, ethertype: u16, flow: &mut Flow) -> Parsed {
             }
             Parsed::default()
         }
+        ETH_P_MPLS_UC | ETH_P_MPLS_MC => {
+            // RFC 3032: 20 bits of label, then what concerns the hop.
+            if let Some(entry) = read::at::<u32>(header, 0) {
+                let label = u32::from_be(entry) >> 12;
+                flow.dst[..4].copy_from_slice(&label.to_be_bytes());
+            }
+            Parsed::default()
+        }
         _ => Parsed::default(),
     }
+}
+
+/// The same as [`version`], of a packet of this EtherType: a label of MPLS must
+/// not pass for an IP header.
+#[inline(always)]
+pub fn version_of(header: u64, protocol: u16) -> u16 {
+    if matches!(protocol, ETH_P_MPLS_UC | ETH_P_MPLS_MC) {
+        return 0;
+    }
+    version(header)
 }
 
 #[inline(always)]

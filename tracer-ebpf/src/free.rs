@@ -10,7 +10,7 @@ use aya_ebpf::{
 use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
-    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_UDP},
     record::Record,
     tally::{TallyKey, freed_by, lost, outcome, seen},
 };
@@ -262,12 +262,9 @@ fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mu
     let Some(header) = skb.network_header() else {
         return;
     };
-    let version = flow::version(header);
-    let ethertype = if version == 0 {
-        skb.protocol()
-    } else {
-        version
-    };
+    let protocol = skb.protocol();
+    let version = flow::version_of(header, protocol);
+    let ethertype = if version == 0 { protocol } else { version };
     scratch.outermost = Flow::default();
     let parsed = flow::walk(header, ethertype, &mut scratch.outermost);
     // Only now: what is known before, the verifier follows through the walk.
@@ -322,6 +319,16 @@ fn is_same(record: &mut Record, skb: SkBuff, outermost: &Flow) -> bool {
     true
 }
 
+/// Does a packet with this EtherType belong to a network, rather than to
+/// sockets that only use the same structure?
+#[inline(always)]
+fn is_networks(protocol: u16) -> bool {
+    matches!(
+        protocol,
+        ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC
+    )
+}
+
 /// A packet no frame of ours has sent: of interest if it is a tunnel's outer
 /// packet, if it stands on a tunnel device, or if everything is.
 #[inline(always)]
@@ -339,7 +346,7 @@ fn stray<const WRAPPED: bool>(
         // Fragments that a reassembled packet was made of have no device; what
         // is no packet of a network (unix, netlink) has no protocol.
         let protocol = skb.protocol();
-        if dev.0 == 0 || !matches!(protocol, ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP) {
+        if dev.0 == 0 || !is_networks(protocol) {
             return;
         }
     }
@@ -437,7 +444,7 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record, room: &mut Ro
         key.seen |= seen::OTHER_HOST;
     }
     if let Some(receive) = receive::of(context, free.skb) {
-        received(record, receive);
+        received(record, receive, free.skb);
         receive.skb = 0;
         receive.seen = 0;
     }
@@ -451,8 +458,17 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record, room: &mut Ro
 
 /// What the receiving tunnel's driver did with the packet.
 #[inline(always)]
-fn received(record: &mut Record, receive: &Receive) {
+fn received(record: &mut Record, receive: &Receive, skb: SkBuff) {
     record.key.seen |= receive.seen;
+    // For what the kernel names no reason of, and no counter that we know of.
+    if receive.seen & seen::TUNNEL_RECEIVE != 0 {
+        if skb.device().is_some_and(|dev| skb.is_from(dev)) {
+            record.key.seen |= seen::OWN_MAC;
+        }
+        if skb.is_congested() {
+            record.key.seen |= seen::CONGESTED;
+        }
+    }
     if receive.dev == 0 {
         return;
     }

@@ -1,6 +1,15 @@
 //! `struct sk_buff` of the running kernel.
 
-use crate::{device::NetDevice, globals::offset, read};
+use tracer_common::flow::{ETH_P_IP, ETH_P_IPV6};
+
+use crate::{device::NetDevice, flow, globals::offset, read};
+
+const IPV4_HEADER: u16 = 20;
+const IPV6_HEADER: u16 = 40;
+
+/// Codepoints of the ECN field (RFC 3168).
+const NOT_ECT: u8 = 0;
+const CE: u8 = 3;
 
 /// Address of a `struct sk_buff`.
 #[derive(Clone, Copy)]
@@ -68,11 +77,65 @@ impl SkBuff {
         Some(head + u64::from(inner))
     }
 
+    /// Is the source of the Ethernet header the address of the device?
+    #[inline(always)]
+    pub fn is_from(self, dev: NetDevice) -> bool {
+        let (Some(head), Some(mac), Some(own)) = (
+            read::at::<u64>(self.0, offset!(skb_head)),
+            read::at::<u16>(self.0, offset!(skb_mac_header)),
+            read::at::<u64>(dev.0, offset!(dev_addr)),
+        ) else {
+            return false;
+        };
+        // The destination comes first.
+        let source = read::at::<[u8; 6]>(head + u64::from(mac), 6);
+        let own = read::at::<[u8; 6]>(own, 0);
+        mac != u16::MAX && source.is_some() && source == own
+    }
+
+    /// Of a packet that was taken out of its encapsulation: did the outer
+    /// header say that it met congestion, while the inner one does not take
+    /// part in ECN? The transport header is the outer one's still.
+    #[inline(always)]
+    pub fn is_congested(self) -> bool {
+        let (Some(head), Some(network), Some(transport)) = (
+            read::at::<u64>(self.0, offset!(skb_head)),
+            read::at::<u16>(self.0, offset!(skb_network_header)),
+            read::at::<u16>(self.0, offset!(skb_transport_header)),
+        ) else {
+            return false;
+        };
+        if transport == u16::MAX || transport >= network || transport < IPV6_HEADER {
+            return false;
+        }
+        if ecn(head + u64::from(network)) != Some(NOT_ECT) {
+            return false;
+        }
+        let transport = head + u64::from(transport);
+        // Options and extension headers are rare on what carries a tunnel, and
+        // hide the beginning of the header.
+        let v6 = transport - u64::from(IPV6_HEADER);
+        let v4 = transport - u64::from(IPV4_HEADER);
+        (flow::version(v6) == ETH_P_IPV6 && ecn(v6) == Some(CE))
+            || (flow::version(v4) == ETH_P_IP && ecn(v4) == Some(CE))
+    }
+
     /// The same as it is marked, also before the outer header is put in front.
     #[inline(always)]
     pub fn marked_inner_header(self) -> Option<u64> {
         let head: u64 = read::at(self.0, offset!(skb_head))?;
         let inner: u16 = read::at(self.0, offset!(skb_inner_network_header))?;
         (inner != 0).then_some(head + u64::from(inner))
+    }
+}
+
+/// The ECN field of the IP header at this address.
+#[inline(always)]
+fn ecn(header: u64) -> Option<u8> {
+    let [first, second] = read::at::<[u8; 2]>(header, 0)?;
+    match first >> 4 {
+        4 => Some(second & 3),
+        6 => Some(second >> 4 & 3),
+        _ => None,
     }
 }

@@ -157,6 +157,14 @@ impl Evidence {
             .is_some_and(|device| device.kind == kind)
     }
 
+    /// Was it freed where vxlan or geneve look at the frame that they took out
+    /// of its encapsulation?
+    pub fn freed_in_overlay(&self) -> bool {
+        (self.freed_in("vxlan_rcv") && self.freed_on_kind("vxlan"))
+            || (self.freed_in_any(&["geneve_udp_encap_recv", "geneve_rx"])
+                && self.freed_on_kind("geneve"))
+    }
+
     /// The kernel's reason, unless it says nothing.
     pub fn named_reason(&self) -> Option<&str> {
         self.reason.as_deref().filter(|name| {

@@ -35,6 +35,8 @@ const ON_THE_WAY: &[&str] = &[
     "ip6_pkt_discard",
     "ip6_protocol_deliver_rcu",
     "ip6_input",
+    // net/mpls/af_mpls.c.
+    "mpls_forward",
     // Netfilter, IPsec.
     "nf_hook_slow",
     "xfrm_input",

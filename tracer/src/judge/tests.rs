@@ -273,3 +273,44 @@ fn what_is_for_others_is_no_drop() {
     assert!(is_drop(&evidence));
     assert_eq!(verdict(&evidence), ("martian-source", Confidence::Inferred));
 }
+
+/// A packet that geneve freed after it took it out of its encapsulation.
+fn geneve_received(what: u32) -> Evidence {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::STRAY;
+    evidence.key.seen = seen::TUNNEL_RECEIVE | seen::TUNNEL_FOUND | what;
+    evidence.key.counters = 0;
+    evidence.place = Some(Place {
+        function: "geneve_udp_encap_recv".to_owned(),
+        offset: 0x2b0,
+        module: Some("geneve".to_owned()),
+    });
+    evidence.device = None;
+    evidence.freed_device = Some(Device {
+        kind: "geneve".to_owned(),
+        ..Device::default()
+    });
+    evidence.kind = "geneve".to_owned();
+    evidence
+}
+
+#[test]
+fn an_overlay_s_own_mac_is_told_from_congestion() {
+    let id = |what| judge(&geneve_received(what)).0.id;
+    assert_eq!(id(seen::OWN_MAC), "own-mac");
+    assert_eq!(id(seen::CONGESTED), "ecn-mismatch");
+    // The address is looked at first.
+    assert_eq!(id(seen::OWN_MAC | seen::CONGESTED), "own-mac");
+    assert_eq!(id(0), "unknown");
+}
+
+#[test]
+fn a_congested_packet_that_died_elsewhere_is_no_ecn_mismatch() {
+    let mut evidence = geneve_received(seen::CONGESTED);
+    evidence.place = Some(Place {
+        function: "ip_forward".to_owned(),
+        offset: 1,
+        module: None,
+    });
+    assert_ne!(judge(&evidence).0.id, "ecn-mismatch");
+}

@@ -95,6 +95,7 @@ pub fn all() -> Vec<Hook> {
         ("ip6gre_tunnel_lookup", "ip6_gre", None, "ip6_tnl_found"),
         ("vxlan_vs_find_vni", "vxlan", None, "tunnel_found"),
         ("geneve_lookup", "geneve", None, "tunnel_found"),
+        ("geneve6_lookup", "geneve", None, "tunnel_found"),
     ] {
         hooks.push(Hook {
             point: RECEIVE,

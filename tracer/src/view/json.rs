@@ -172,6 +172,10 @@ fn flow(flow: &Flow, length: Option<u32>) -> Value {
         ETH_P_IPV6 => object.put("family", "ipv6"),
         _ => {}
     }
+    if let Some(label) = text::label(flow) {
+        object.put("family", "mpls");
+        object.put("label", label);
+    }
     object.put_some(
         "src",
         text::address(&flow.src, flow.ethertype).map(|a| a.to_string()),

@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_common::{
-    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP},
+    flow::{
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_ICMP,
+        IPPROTO_ICMPV6, IPPROTO_UDP,
+    },
     record::sender,
     tally::{COUNTERS, TX_PACKETS, outcome, route, seen},
 };
@@ -27,6 +30,7 @@ pub fn family_of(ethertype: u16) -> String {
         ETH_P_IP => "IPv4".to_owned(),
         ETH_P_IPV6 => "IPv6".to_owned(),
         ETH_P_ARP => "ARP".to_owned(),
+        ETH_P_MPLS_UC | ETH_P_MPLS_MC => "MPLS".to_owned(),
         other => format!("0x{other:04x}"),
     }
 }
@@ -50,6 +54,9 @@ pub fn underlay(bytes: &[u8; 16], ipv6: bool) -> Option<IpAddr> {
 
 /// `1.2.3.4:5 > 6.7.8.9:10`.
 pub fn endpoints(flow: &Flow) -> String {
+    if let Some(label) = label(flow) {
+        return format!("label {label}");
+    }
     let side = |bytes: &[u8; 16], port: u16| match (address(bytes, flow.ethertype), port) {
         (None, _) => "?".to_owned(),
         (Some(address), 0) => address.to_string(),
@@ -63,6 +70,12 @@ pub fn endpoints(flow: &Flow) -> String {
     )
 }
 
+/// The topmost label of MPLS.
+pub fn label(flow: &Flow) -> Option<u32> {
+    let label = *flow.dst.first_chunk::<4>()?;
+    matches!(flow.ethertype, ETH_P_MPLS_UC | ETH_P_MPLS_MC).then(|| u32::from_be_bytes(label))
+}
+
 /// `ICMPv6 echo request`, `TCP`.
 pub fn protocol(flow: &Flow) -> String {
     let name =
@@ -71,7 +84,7 @@ pub fn protocol(flow: &Flow) -> String {
         IPPROTO_ICMP => 4,
         IPPROTO_ICMPV6 => 6,
         _ => {
-            return if flow.ethertype == ETH_P_ARP {
+            return if flow.ethertype == ETH_P_ARP || label(flow).is_some() {
                 String::new()
             } else {
                 name
@@ -172,7 +185,10 @@ pub fn looked_up(row: &Row) -> Option<IpAddr> {
     let table_only = key.route & route::TABLE_ONLY != 0;
     asked
         .filter(|asked| !table_only || device.and_then(|device| device.local) != Some(*asked))
-        .or(device.and_then(|device| device.remote))
+        // What a device received has not gone to its remote.
+        .or(device
+            .filter(|_| !row.evidence.received())
+            .and_then(|device| device.remote))
 }
 
 /// `RTN_LOCAL via lo`, `EACCES`, or nothing.
@@ -250,8 +266,15 @@ fn receivers(row: &Row) -> String {
     let wanted: Vec<String> = evidence
         .receivers
         .iter()
+        // Those that come with the module take everything, once they are up.
+        .filter(|device| {
+            device.up || device.external || device.local.is_some() || device.remote.is_some()
+        })
         .map(|device| {
-            let number = match (device.vni, &device.key) {
+            if !device.up {
+                return format!("{} is down", device.display_name());
+            }
+            let number = match (device.vni, device.key.as_deref().and_then(input_key)) {
                 (Some(vni), _) => format!("VNI {vni}"),
                 (None, Some(key)) => format!("key {key}"),
                 (None, None) => "no key".to_owned(),
@@ -271,6 +294,16 @@ fn receivers(row: &Row) -> String {
     } else {
         format!(" ({packet}); {}", wanted.join(", "))
     }
+}
+
+/// Of a key as `ip` writes it, where the two directions may differ: the one
+/// that packets have to bring.
+fn input_key(key: &str) -> Option<&str> {
+    if key.starts_with("okey ") {
+        return None;
+    }
+    let key = key.strip_prefix("ikey ").unwrap_or(key);
+    key.split(' ').next()
 }
 
 /// How large the inner packet was, and what was too small for it.
@@ -414,5 +447,18 @@ pub fn remedy(row: &Row) -> String {
             }
             remedy
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_that_packets_have_to_bring() {
+        assert_eq!(input_key("0.0.0.7"), Some("0.0.0.7"));
+        assert_eq!(input_key("ikey 0.0.0.7"), Some("0.0.0.7"));
+        assert_eq!(input_key("ikey 0.0.0.7 okey 0.0.0.8"), Some("0.0.0.7"));
+        assert_eq!(input_key("okey 0.0.0.8"), None);
     }
 }

@@ -132,6 +132,14 @@ pub const CAUSES: &[Cause] = &[
             if evidence.reason_is("IP_TUNNEL_ECN") {
                 return Some(Proved);
             }
+            if evidence.saw(seen::CONGESTED)
+                && !evidence.saw(seen::OWN_MAC)
+                && evidence.named_reason().is_none()
+                && evidence.by_kfree()
+                && (evidence.moved(RX_FRAME_ERRORS) || evidence.freed_in_overlay())
+            {
+                return Some(Proved);
+            }
             (evidence.saw(seen::TUNNEL_RECEIVE)
                 && evidence.by_kfree()
                 && evidence.moved(RX_FRAME_ERRORS)
@@ -210,12 +218,11 @@ pub const CAUSES: &[Cause] = &[
             if evidence.reason_is("LOCAL_MAC") {
                 return Some(Proved);
             }
-            (evidence.named_reason().is_none()
+            (evidence.saw(seen::OWN_MAC)
+                && evidence.named_reason().is_none()
                 && evidence.by_kfree()
-                && ((evidence.freed_in("vxlan_rcv") && evidence.freed_on_kind("vxlan"))
-                    || (evidence.freed_in_any(&["geneve_udp_encap_recv", "geneve_rx"])
-                        && evidence.freed_on_kind("geneve"))))
-            .then_some(Inferred)
+                && evidence.freed_in_overlay())
+            .then_some(Proved)
         },
     },
     Cause {
@@ -312,7 +319,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-no-route",
-        title: "the receiving host forwards, but has no route to the packet's destination",
+        title: "the receiving host has no route to the packet's destination",
         condition: "fib_lookup failed on input: ip_error (net/ipv4/route.c), ip6_pkt_discard (net/ipv6/route.c)",
         counters: "IpExtInNoRoutes, Ip6InNoRoutes (nstat)",
         told: "yes: ICMP destination unreachable",
@@ -328,6 +335,18 @@ pub const CAUSES: &[Cause] = &[
             (matches!(evidence.told(), Some((4, 3, _) | (6, 1, _)))
                 && evidence.freed_in_any(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]))
             .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "mpls-not-forwarded",
+        title: "MPLS does not take the packet: not enabled on the tunnel device, or no route for its label",
+        condition: "net.mpls.conf.DEV.input is 0, or the label has no route or one that goes nowhere, in mpls_forward (net/mpls/af_mpls.c)",
+        counters: "rx_dropped, rx_errors or rx_noroute of MPLS on the device (ip -s -f mpls link)",
+        told: "no",
+        remedy: "on the receiving host: sysctl net.mpls.conf.DEV.input, net.mpls.platform_labels, ip -f mpls route",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree() && evidence.freed_in("mpls_forward")).then_some(Inferred)
         },
     },
     Cause {
