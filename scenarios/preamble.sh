@@ -174,6 +174,14 @@ roomy() {
     ip -n B link set t0 mtu 1300
 }
 
+# patient: fragments are waited for however many others come in between, as they do where
+# several processors receive at their leisure.
+patient() {
+    for n in A B; do
+        ip netns exec $n sysctl -qw net.ipv4.ipfrag_max_dist=0
+    done
+}
+
 # rules NETNS RULES: nftables rules.
 rules() {
     printf '%s\n' "$2" | ip netns exec "$1" nft -f -

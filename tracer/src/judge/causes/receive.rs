@@ -350,6 +350,22 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "reassembly-failed",
+        title: "fragments could not be put together: others are missing, came too late or too many at a time",
+        condition: "the queue of the fragments was given up: time is up (ipfrag_time), fragments overlap, too many packets of the source in between (ipfrag_max_dist), or no memory (ipfrag_high_thresh): inet_frag_rbtree_purge (net/ipv4/inet_fragment.c)",
+        counters: "ReasmFails, ReasmTimeout of IP (nstat)",
+        told: "at the end of the time, the source of the fragments gets ICMP time exceeded, if the first fragment is there",
+        remedy: "let tunnels not fragment: a smaller MTU of the tunnel device; where fragments are lost on their way, tracer there shows it; sysctl net.ipv4.ipfrag_max_dist, net.ipv4.ipfrag_high_thresh",
+        fixes: &[],
+        applies: |evidence| {
+            let named = ["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"]
+                .iter()
+                .any(|name| evidence.reason_is(name));
+            (named || (evidence.by_kfree() && evidence.freed_in("inet_frag_rbtree_purge")))
+                .then_some(Proved)
+        },
+    },
+    Cause {
         id: "backlog-full",
         title: "too many received packets wait to be processed",
         condition: "a queue longer than net.core.netdev_max_backlog, in enqueue_to_backlog (net/core/dev.c), gro_cells_receive (net/core/gro_cells.c)",
