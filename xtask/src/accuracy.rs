@@ -1,12 +1,17 @@
 //! `scenarios`: the table of scenarios and kernels, right or wrong.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+};
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
     build, paths, process,
-    scenario::{Outcome, Score, Wanted},
+    scenario::{self, Outcome, Score, Wanted},
     setup, test,
 };
 
@@ -24,7 +29,7 @@ pub struct Options {
     /// A scenario by name, may be repeated
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
-    /// Write the table to docs/accuracy.md
+    /// Write what was run into docs/accuracy.md, and leave the rest as it is
     #[arg(long)]
     write: bool,
 }
@@ -38,14 +43,18 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
     } else {
         options.kernel.clone()
     };
-    let mut columns = Vec::new();
+    let date = process::read(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    let mut table = Table::default();
     let mut failed = false;
     for (kernel, score) in test::guests(&kernels, |_| Wanted {
         names: options.scenario.clone(),
         core: false,
     }) {
         match score {
-            Ok(score) => columns.push((kernel, score)),
+            Ok(score) => {
+                failed |= score.failed() > 0;
+                table.enter(&kernel, &score, date.trim());
+            }
             // What the others said took hours.
             Err(error) => {
                 eprintln!("{kernel}: {error:#}");
@@ -53,112 +62,275 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
             }
         }
     }
-    // As they were asked for, not as they were ready.
-    columns.sort_by_key(|(kernel, _)| kernels.iter().position(|wanted| wanted == kernel));
-    let date = process::read(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let text = render(&columns, date.trim());
-    print!("{text}");
-    if options.write && !failed {
-        paths::write(&paths::root().join(FILE), text.as_bytes())?;
+    if options.write {
+        let file = paths::root().join(FILE);
+        if let Ok(text) = fs::read_to_string(&file) {
+            let mut before =
+                Table::parse(&text).with_context(|| format!("cannot read the table in {FILE}"))?;
+            before.update(table);
+            table = before;
+        }
+        table.keep(&scenario::names()?);
+        paths::write(&file, table.render().as_bytes())?;
     }
-    let wrong: usize = columns.iter().map(|(_, score)| score.failed()).sum();
-    Ok(i32::from(failed || wrong > 0))
+    print!("{}", table.render());
+    Ok(i32::from(failed))
 }
+
+/// Cells by kernel and scenario.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Table {
+    columns: BTreeMap<String, Column>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Column {
+    release: String,
+    /// When the last cell of it was written.
+    date: String,
+    cells: BTreeMap<String, Outcome>,
+}
+
+/// How a cell says it.
+const WORDS: [(Outcome, &str); 4] = [
+    (Outcome::Right, "right"),
+    (Outcome::Wrong, "**wrong**"),
+    (Outcome::Unknown, "unknown"),
+    (Outcome::NotPossible, "–"),
+];
+/// Not run.
+const BLANK: &str = "";
 
 fn word(outcome: Option<&Outcome>) -> &'static str {
-    match outcome {
-        Some(Outcome::Right) => "right",
-        Some(Outcome::Wrong) => "**wrong**",
-        Some(Outcome::Unknown) => "unknown",
-        Some(Outcome::NotPossible) | None => "–",
-    }
-}
-
-/// The table as Markdown.
-fn render(columns: &[(String, Score)], date: &str) -> String {
-    let mut out = format!(
-        "# Accuracy\n\nWritten by `cargo xtask scenarios --write` on {date}. Each scenario makes a drop on\n\
-         purpose, or none, and says what tracer has to answer: cause, place, counters,\n\
-         count. *right*: all of it. *unknown*: seen, and no cause named. –: the scenario\n\
-         is not possible on that kernel; its file in `scenarios/` says why.\n\n"
-    );
-    let cells = |first: &str, rest: &mut dyn Iterator<Item = String>| {
-        let rest: Vec<String> = rest.collect();
-        format!("| {first} | {} |\n", rest.join(" | "))
-    };
-    out += &cells(
-        "scenario",
-        &mut columns
-            .iter()
-            .map(|(kernel, score)| format!("{kernel}<br>{}", score.release)),
-    );
-    out += &cells("---", &mut columns.iter().map(|_| "---".to_owned()));
-    let names: BTreeSet<&String> = columns
+    WORDS
         .iter()
-        .flat_map(|(_, score)| score.outcomes.keys())
-        .collect();
-    for name in names {
-        out += &cells(
-            name,
-            &mut columns
-                .iter()
-                .map(|(_, score)| word(score.outcomes.get(name)).to_owned()),
-        );
-    }
-    for (title, outcome) in [
-        ("**right**", Outcome::Right),
-        ("**wrong**", Outcome::Wrong),
-        ("**unknown**", Outcome::Unknown),
-        ("**not possible**", Outcome::NotPossible),
-    ] {
-        out += &cells(
-            title,
-            &mut columns
-                .iter()
-                .map(|(_, score)| score.count(outcome).to_string()),
-        );
-    }
-    let total: usize = columns.iter().map(|(_, score)| score.outcomes.len()).sum();
-    let _ = writeln!(
-        out,
-        "\n{total} cells: {} right, {} wrong, {} unknown, {} not possible.",
-        sum(columns, Outcome::Right),
-        sum(columns, Outcome::Wrong),
-        sum(columns, Outcome::Unknown),
-        sum(columns, Outcome::NotPossible),
-    );
-    out
+        .find(|(known, _)| Some(known) == outcome)
+        .map_or(BLANK, |(_, word)| word)
 }
 
-fn sum(columns: &[(String, Score)], outcome: Outcome) -> usize {
-    columns.iter().map(|(_, score)| score.count(outcome)).sum()
+impl Table {
+    fn enter(&mut self, kernel: &str, score: &Score, date: &str) {
+        let column = self.columns.entry(kernel.to_owned()).or_default();
+        column.release.clone_from(&score.release);
+        date.clone_into(&mut column.date);
+        column.cells.extend(score.outcomes.clone());
+    }
+
+    /// What is newer counts; a column of another release of the kernel is over.
+    fn update(&mut self, newer: Self) {
+        for (kernel, column) in newer.columns {
+            match self.columns.get_mut(&kernel) {
+                Some(old) if old.release == column.release => {
+                    old.date = column.date;
+                    old.cells.extend(column.cells);
+                }
+                _ => {
+                    self.columns.insert(kernel, column);
+                }
+            }
+        }
+    }
+
+    /// Forgets scenarios that are no more.
+    fn keep(&mut self, names: &BTreeSet<String>) {
+        for column in self.columns.values_mut() {
+            column.cells.retain(|name, _| names.contains(name));
+        }
+    }
+
+    /// The columns, oldest kernel first.
+    fn ordered(&self) -> Vec<(&String, &Column)> {
+        let mut columns: Vec<_> = self.columns.iter().collect();
+        let place = |kernel: &str| {
+            KERNELS
+                .iter()
+                .position(|known| kernel == *known)
+                .unwrap_or(KERNELS.len())
+        };
+        columns.sort_by_key(|(kernel, _)| place(kernel));
+        columns
+    }
+
+    /// The table as Markdown.
+    fn render(&self) -> String {
+        let columns = self.ordered();
+        let mut out = "# Accuracy\n\nWritten by `cargo xtask scenarios --write`. Each scenario makes a drop on\n\
+             purpose, or none, and says what tracer has to answer: cause, place, counters,\n\
+             count. *right*: all of it. *unknown*: seen, and no cause named. –: the scenario\n\
+             is not possible on that kernel; its file in `scenarios/` says why. Each column\n\
+             says on which release it was run, and when.\n\n"
+            .to_owned();
+        let line = |first: &str, rest: Vec<String>| format!("| {first} | {} |\n", rest.join(" | "));
+        out += &line(
+            "scenario",
+            columns
+                .iter()
+                .map(|(kernel, column)| {
+                    format!("{kernel}<br>{}<br>{}", column.release, column.date)
+                })
+                .collect(),
+        );
+        out += &line("---", columns.iter().map(|_| "---".to_owned()).collect());
+        let names: BTreeSet<&String> = columns
+            .iter()
+            .flat_map(|(_, column)| column.cells.keys())
+            .collect();
+        for name in names {
+            let cells = columns
+                .iter()
+                .map(|(_, column)| word(column.cells.get(name)).to_owned());
+            out += &line(name, cells.collect());
+        }
+        let count = |column: &Column, outcome: Outcome| {
+            column
+                .cells
+                .values()
+                .filter(|cell| **cell == outcome)
+                .count()
+        };
+        for (outcome, word) in WORDS {
+            let title = if outcome == Outcome::NotPossible {
+                "not possible"
+            } else {
+                word.trim_matches('*')
+            };
+            let counts = columns
+                .iter()
+                .map(|(_, column)| count(column, outcome).to_string());
+            out += &line(&format!("**{title}**"), counts.collect());
+        }
+        let sum = |outcome| -> usize {
+            columns
+                .iter()
+                .map(|(_, column)| count(column, outcome))
+                .sum()
+        };
+        let total: usize = columns.iter().map(|(_, column)| column.cells.len()).sum();
+        let _ = writeln!(
+            out,
+            "\n{total} cells: {} right, {} wrong, {} unknown, {} not possible.",
+            sum(Outcome::Right),
+            sum(Outcome::Wrong),
+            sum(Outcome::Unknown),
+            sum(Outcome::NotPossible),
+        );
+        out
+    }
+
+    /// Reads what [`Self::render`] wrote.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut rows = text.lines().filter_map(|line| {
+            let line = line.strip_prefix("| ")?.strip_suffix(" |")?;
+            Some(line.split(" | ").map(str::trim).collect::<Vec<_>>())
+        });
+        let heads: Vec<Vec<&str>> = rows
+            .next()
+            .context("there is none")?
+            .into_iter()
+            .skip(1)
+            .map(|head| head.split("<br>").collect())
+            .collect();
+        let mut table = Self::default();
+        for row in rows {
+            let [name, cells @ ..] = row.as_slice() else {
+                continue;
+            };
+            if name.starts_with('*') || *name == "---" {
+                continue;
+            }
+            for (head, cell) in heads.iter().zip(cells) {
+                let &[kernel, release, date] = head.as_slice() else {
+                    anyhow::bail!("a column is called {}", head.join(" "));
+                };
+                let column = table.columns.entry(kernel.to_owned()).or_default();
+                release.clone_into(&mut column.release);
+                date.clone_into(&mut column.date);
+                if let Some((outcome, _)) = WORDS.iter().find(|(_, word)| word == cell) {
+                    column.cells.insert((*name).to_owned(), *outcome);
+                }
+            }
+        }
+        Ok(table)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_table_counts_what_it_shows() {
-        let score = |outcomes: &[(&str, Outcome)]| Score {
+    fn score(release: &str, outcomes: &[(&str, Outcome)]) -> Score {
+        Score {
             outcomes: outcomes
                 .iter()
                 .map(|(name, outcome)| ((*name).to_owned(), *outcome))
                 .collect(),
-            release: "1.2.3".to_owned(),
-        };
-        let text = render(
-            &[
-                (
-                    "a".to_owned(),
-                    score(&[("x", Outcome::Right), ("y", Outcome::Wrong)]),
-                ),
-                ("b".to_owned(), score(&[("x", Outcome::NotPossible)])),
-            ],
+            release: release.to_owned(),
+        }
+    }
+
+    fn table() -> Table {
+        let mut table = Table::default();
+        table.enter(
+            "6.1",
+            &score(
+                "6.1.2",
+                &[("x", Outcome::NotPossible), ("z", Outcome::Unknown)],
+            ),
+            "2026-01-02",
+        );
+        table.enter(
+            "5.10",
+            &score("5.10.1", &[("x", Outcome::Right), ("y", Outcome::Wrong)]),
             "2026-01-01",
         );
+        table
+    }
+
+    #[test]
+    fn the_table_counts_what_it_shows() {
+        let text = table().render();
+        assert!(
+            text.contains(
+                "| scenario | 5.10<br>5.10.1<br>2026-01-01 | 6.1<br>6.1.2<br>2026-01-02 |"
+            ),
+            "{text}"
+        );
         assert!(text.contains("| x | right | – |"), "{text}");
-        assert!(text.contains("| y | **wrong** | – |"), "{text}");
-        assert!(text.contains("3 cells: 1 right, 1 wrong, 0 unknown, 1 not possible."));
+        assert!(text.contains("| y | **wrong** |  |"), "{text}");
+        assert!(text.contains("| **wrong** | 1 | 0 |"), "{text}");
+        assert!(text.contains("4 cells: 1 right, 1 wrong, 1 unknown, 1 not possible."));
+    }
+
+    #[test]
+    fn it_reads_what_it_wrote() {
+        assert_eq!(Table::parse(&table().render()).unwrap(), table());
+        assert!(Table::parse("# Accuracy").is_err());
+    }
+
+    #[test]
+    fn what_was_run_again_replaces_what_was_there() {
+        let mut old = table();
+        let mut newer = Table::default();
+        newer.enter(
+            "5.10",
+            &score("5.10.1", &[("y", Outcome::Right)]),
+            "2026-01-03",
+        );
+        newer.enter(
+            "6.1",
+            &score("6.1.9", &[("z", Outcome::Right)]),
+            "2026-01-03",
+        );
+        old.update(newer);
+        let text = old.render();
+        assert!(text.contains("5.10.1<br>2026-01-03"), "{text}");
+        assert!(
+            text.contains("| x | right |  |"),
+            "another release, another column: {text}"
+        );
+        assert!(text.contains("| y | right |  |"), "{text}");
+        assert!(text.contains("| z |  | right |"), "{text}");
+        old.keep(&BTreeSet::from(["x".to_owned()]));
+        assert!(!old.render().contains("| z |"));
     }
 }

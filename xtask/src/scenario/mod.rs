@@ -14,7 +14,7 @@ mod marks;
 mod place;
 mod script;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
@@ -68,6 +68,12 @@ pub struct Wanted {
     pub names: Vec<String>,
     /// Only those that run on every kernel.
     pub core: bool,
+}
+
+/// All scenarios of the repository.
+pub fn names() -> Result<BTreeSet<String>> {
+    let all = file::load(&place::root()?, &[])?;
+    Ok(all.into_iter().map(|scenario| scenario.name).collect())
 }
 
 /// Runs the scenarios that expect something of this machine's own kernel, in namespaces only.
