@@ -82,7 +82,8 @@ pub struct Options {
     /// Only tunnel devices with this name
     #[arg(short = 'i', long = "dev", global = true, value_name = "NAME")]
     pub dev: Option<OsString>,
-    /// Only this network namespace
+    /// Only this network namespace; of a recording, by the name it had then or by
+    /// inode
     #[arg(long, global = true, value_name = "NAME|PID|PATH")]
     pub netns: Option<String>,
     /// Only packets that match, in the words of pcap filters with inner, outer, dev,
@@ -114,7 +115,7 @@ impl Options {
     /// The program of the filter.
     pub fn program(&self) -> Result<Filter, filter::Error> {
         match &self.filter {
-            Some(text) => filter::program(text),
+            Some(text) => filter::program(text, &filter::Host),
             None => Ok(Filter::NONE),
         }
     }

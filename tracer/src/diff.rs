@@ -8,7 +8,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    fs::File,
     io::{self, Write as _},
     path::Path,
 };
@@ -26,7 +25,7 @@ use crate::{
     flows::{Report, Row, Sent},
     judge::Confidence,
     record::{Recording, Scope},
-    report::refuse_tracing,
+    report,
     story::{Manner, Story},
     view::text,
 };
@@ -92,7 +91,13 @@ struct Compared {
 
 /// Compares two recordings and tells it.
 pub fn run(options: &Options, a: &Path, b: &Path) -> Result<u8> {
-    refuse_tracing(options)?;
+    report::refuse(&[
+        ("--dev", options.dev.is_some()),
+        ("--netns", options.netns.is_some()),
+        ("--filter", options.filter.is_some()),
+        ("--duration", options.duration.is_some()),
+        ("--all-drops", options.all_drops),
+    ])?;
     let (a, b) = (Run::read(a)?, Run::read(b)?);
     let compared = compare(&a, &b);
     let text = match options.format {
@@ -128,8 +133,8 @@ fn count(compared: &[Compared], verdict: Verdict) -> usize {
 
 impl Run {
     fn read(path: &Path) -> Result<Self> {
-        let name = printable(path.as_os_str().as_encoded_bytes());
-        let file = File::open(path).map_err(|error| anyhow!("cannot read {name}: {error}"))?;
+        let name = report::shown(path);
+        let file = report::open(path)?;
         let (mut recording, begin) =
             Recording::open(file).map_err(|error| anyhow!("{name}: {error:#}"))?;
         let manner = Manner {

@@ -1,8 +1,10 @@
-//! `tracer report FILE`: a recording, told as the run itself would have been.
+//! `tracer report FILE`: a recording, told as the run itself would have been, or
+//! a part of it.
 
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Write},
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     time::Duration,
 };
@@ -13,6 +15,8 @@ use crate::{
     cli::Options,
     devices::printable,
     event::Event,
+    filter::{self, Recorded, World},
+    flows::Selection,
     record::{Broken, Recording},
     session::Usage,
     story::{Ending, Manner, Story},
@@ -21,10 +25,14 @@ use crate::{
 /// Tells what is in the file, as far as it can be read; then, if that was not
 /// all, why.
 pub fn run(options: &Options, path: &Path) -> Result<u8> {
-    refuse_tracing(options)?;
-    let name = printable(path.as_os_str().as_encoded_bytes());
-    let file = File::open(path).map_err(|error| anyhow!("cannot read {name}: {error}"))?;
-    let (ending, broken) = tell(file, options, BufWriter::new(io::stdout()))
+    refuse(&[
+        ("--duration", options.duration.is_some()),
+        ("--all-drops", options.all_drops),
+    ])?;
+    let name = shown(path);
+    let file = open(path)?;
+    let selection = selection(options, path)?;
+    let (ending, broken) = tell(file, options, selection, BufWriter::new(io::stdout()))
         .map_err(|error| anyhow!("{name}: {error:#}"))?;
     if let Some(broken) = broken {
         let _ = writeln!(
@@ -35,16 +43,9 @@ pub fn run(options: &Options, path: &Path) -> Result<u8> {
     Ok(ending.exit_status)
 }
 
-/// What was traced is what was recorded.
-pub fn refuse_tracing(options: &Options) -> Result<()> {
-    let given = [
-        ("--dev", options.dev.is_some()),
-        ("--netns", options.netns.is_some()),
-        ("--filter", options.filter.is_some()),
-        ("--duration", options.duration.is_some()),
-        ("--all-drops", options.all_drops),
-    ];
-    match given.iter().find(|(_, given)| *given) {
+/// What was traced is what was recorded: these options were given.
+pub fn refuse(options: &[(&str, bool)]) -> Result<()> {
+    match options.iter().find(|(_, given)| *given) {
         None => Ok(()),
         Some((option, _)) => Err(Usage(format!(
             "{option} says what to trace: give it to tracer record"
@@ -53,8 +54,74 @@ pub fn refuse_tracing(options: &Options) -> Result<()> {
     }
 }
 
+pub fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}
+
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| anyhow!("cannot read {}: {error}", shown(path)))
+}
+
+/// The host that the file was recorded on. Its names are looked up when an
+/// expression has one.
+pub fn world(path: &Path) -> impl World {
+    Recorded(move || namespaces(path))
+}
+
+/// What network namespaces were called, as far as it can be read.
+fn namespaces(path: &Path) -> Vec<(u32, String)> {
+    let mut names = Vec::new();
+    let Some((mut recording, _)) = open(path).ok().and_then(|file| Recording::open(file).ok())
+    else {
+        return names;
+    };
+    while let Ok(Some(event)) = recording.next() {
+        if let Event::Netns(more) = event {
+            for name in more {
+                if !names.contains(&name) && names.len() < MAX_NAMES {
+                    names.push(name);
+                }
+            }
+        }
+    }
+    names
+}
+
+/// Most names of namespaces that are looked through.
+const MAX_NAMES: usize = 4096;
+
+/// The part of the file that is asked for.
+fn selection(options: &Options, path: &Path) -> Result<Selection> {
+    let world = world(path);
+    let mut selection = Selection::default();
+    if let Some(text) = &options.filter {
+        selection = selection.by_filter(filter::program(text, &world)?);
+    }
+    if let Some(spec) = &options.netns {
+        let inode = match spec.parse() {
+            Ok(inode) => inode,
+            Err(_) => world
+                .netns(spec)
+                .map_err(|why| Usage(format!("--netns: {why}")))?,
+        };
+        selection = selection.by_netns(inode);
+    }
+    if let Some(name) = &options.dev {
+        selection = selection.by_dev(name.as_bytes()).ok_or_else(|| {
+            let name = printable(name.as_bytes());
+            Usage(format!("--dev: no device can be called '{name}'"))
+        })?;
+    }
+    Ok(selection)
+}
+
 /// Tells a recording; gives why it breaks off, if it does.
-fn tell(input: impl Read, options: &Options, out: impl Write) -> Result<(Ending, Option<Broken>)> {
+fn tell(
+    input: impl Read,
+    options: &Options,
+    selection: Selection,
+    out: impl Write,
+) -> Result<(Ending, Option<Broken>)> {
     let (mut recording, begin) = Recording::open(input)?;
     let start = begin.start;
     tracing::info!(
@@ -76,6 +143,7 @@ fn tell(input: impl Read, options: &Options, out: impl Write) -> Result<(Ending,
     };
     let mut shown_ns = start.time_ns;
     let mut story = Story::new(start, manner, out);
+    story.book_mut().select(selection);
     story.begin()?;
     let broken = loop {
         let event = match recording.next() {

@@ -8,6 +8,7 @@ mod compile;
 mod error;
 mod lexer;
 mod parser;
+mod partly;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -17,11 +18,23 @@ use std::{fmt, net::IpAddr};
 use tracer_common::filter::{Filter, family, header};
 
 pub use error::Error;
-use world::{Host, World};
+pub use partly::Partly;
+pub use world::{Host, Recorded, World};
 
-/// The program of an expression.
-pub fn program(text: &str) -> Result<Filter, Error> {
-    Ok(compile::compile(&parse(text, &Host)?))
+/// The program of an expression, on the host that names in it are of.
+pub fn program(text: &str, world: &dyn World) -> Result<Filter, Error> {
+    Ok(compile::compile(&parse(text, world)?))
+}
+
+/// The program that takes what is of a device with this name: in it, or freed
+/// while it was on it.
+pub fn of_dev(name: &[u8]) -> Option<Filter> {
+    Some(compile::compile(&Expr::Test(Test::Dev(Name::new(name)?))))
+}
+
+/// The program that takes what is of the namespace with this inode.
+pub fn of_netns(inode: u32) -> Filter {
+    compile::compile(&Expr::Test(Test::Netns(inode)))
 }
 
 fn parse(text: &str, world: &dyn World) -> Result<Expr, Error> {

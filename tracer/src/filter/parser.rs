@@ -527,12 +527,10 @@ impl Parser<'_> {
             Wants::Uid => Test::Uid(match decimal(text) {
                 Some(uid) => uid,
                 None if text.is_empty() => return Err(misfit()),
-                None => self.world.user(text).ok_or_else(|| {
-                    wrong(format!(
-                        "no user '{}' in /etc/passwd: {fits} fits here",
-                        self.shown()
-                    ))
-                })?,
+                None => {
+                    let user = self.world.user(text);
+                    user.map_err(|why| wrong(format!("{why}: {fits} fits here")))?
+                }
             }),
             Wants::Pid => match decimal(text) {
                 None | Some(0) => return Err(misfit()),

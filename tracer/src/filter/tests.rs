@@ -16,8 +16,11 @@ use super::*;
 struct Fixed;
 
 impl World for Fixed {
-    fn user(&self, name: &str) -> Option<u32> {
-        (name == "alice").then_some(1000)
+    fn user(&self, name: &str) -> Result<u32, String> {
+        match name {
+            "alice" => Ok(1000),
+            _ => Err(format!("no user '{name}' in /etc/passwd")),
+        }
     }
 
     fn netns(&self, name: &str) -> Result<u32, String> {
@@ -268,7 +271,10 @@ fn what_is_too_long_or_too_deep_is_said() {
         error.to_string().contains("32 tests, and, or and not fit"),
         "{error}"
     );
-    assert_eq!(program(&["arp"; 16].join(" or ")).expect("31").len, 31);
+    assert_eq!(
+        program(&["arp"; 16].join(" or "), &Fixed).expect("31").len,
+        31
+    );
     let deep = "(".repeat(100_000) + "arp";
     let error = parse(&deep, &Fixed).expect_err("deep");
     assert!(error.to_string().contains("nested too deep"), "{error}");

@@ -13,7 +13,10 @@ use tracer_common::{
     tally::{DeviceKey, TallyKey, route},
 };
 
-use super::{Counts, Report, Row, Sent, ledger};
+use super::{
+    Counts, Report, Row, Selected, Selection, Sent, ledger,
+    selection::{Decided, Share},
+};
 use crate::{
     devices::{Counters, Device, Snapshot, printable},
     event::{Event, Known, Sample, Start},
@@ -50,6 +53,8 @@ struct Seen {
     receivers: Vec<Device>,
     /// What it failed on, where netlink can tell why.
     question: Option<Question>,
+    /// What the records of this kind say of what is asked for.
+    decided: Decided,
 }
 
 /// What is known to be seen, so that its absence tells something.
@@ -91,6 +96,8 @@ pub struct Book {
     sought: HashSet<(u32, u32, [u8; IFNAMSIZ])>,
     /// How many packets a row had, and when it was shown.
     shown: HashMap<RowKey, (u64, u64)>,
+    /// What of it is asked for, if not all.
+    selection: Option<Selection>,
 }
 
 impl Book {
@@ -112,7 +119,13 @@ impl Book {
             fou: None,
             sought: HashSet::new(),
             shown: HashMap::new(),
+            selection: None,
         }
+    }
+
+    /// Asks for a part of what is still to come.
+    pub fn select(&mut self, selection: Selection) {
+        self.selection = (!selection.is_all()).then_some(selection);
     }
 
     /// Takes in what came next.
@@ -256,6 +269,9 @@ impl Book {
             keep(&mut self.before, key, before);
         }
         keep(&mut self.devices, key, device);
+        if let Some(selection) = &mut self.selection {
+            selection.device_is(device);
+        }
     }
 
     /// Has this address a name by now?
@@ -301,6 +317,24 @@ impl Book {
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return;
         }
+        let mut decided = self
+            .records
+            .get(&record.key)
+            .map(|seen| seen.decided)
+            .unwrap_or_default();
+        if let Some(selection) = &mut self.selection {
+            // What was recorded in an earlier file too may have been counted there.
+            if record.time_ns >= self.started_ns {
+                selection.decide(record, &mut decided);
+            }
+            // What is shown is a packet that was asked for.
+            if !decided.shows(selection.wants(record))
+                && let Some(seen) = self.records.get_mut(&record.key)
+            {
+                seen.decided = decided;
+                return;
+            }
+        }
         let stack = stack.iter().filter_map(|address| self.place(*address));
         let receivers = match self.records.get(&record.key) {
             Some(seen) => seen.receivers.clone(),
@@ -320,6 +354,7 @@ impl Book {
                 .cloned(),
             receivers,
             question: self.question(record),
+            decided,
         };
         self.records.insert(record.key, seen);
     }
@@ -429,13 +464,41 @@ impl Book {
             .collect()
     }
 
-    /// Everything known now.
-    pub fn report(&mut self) -> Report {
+    /// How many packets of a count are asked for.
+    fn share(&self, key: &TallyKey, packets: u64) -> Share {
+        match &self.selection {
+            None => Share {
+                packets,
+                undecided: 0,
+            },
+            Some(selection) => {
+                let decided = self.records.get(key).map(|seen| &seen.decided);
+                selection.share(key, packets, decided)
+            }
+        }
+    }
+
+    /// Packets that vanished, of which those asked for are counted; and how many
+    /// of the rest may be asked for.
+    fn rows(&self, share: impl Fn(&TallyKey, u64) -> Share) -> (BTreeMap<RowKey, Row>, u64) {
         let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+        let mut undecided = 0;
         for (key, tally) in &self.counts.tallies {
             let (evidence, stack) = self.evidence(*key);
             if !judge::is_drop(&evidence) {
                 continue;
+            }
+            let mut tally = *tally;
+            let share = share(key, tally.packets);
+            undecided += share.undecided;
+            if share.packets == 0 {
+                continue;
+            }
+            if share.packets < tally.packets {
+                // The newest of all may be another's.
+                let newest = evidence.record.map(|record| record.time_ns);
+                tally.last_ns = newest.unwrap_or(tally.last_ns);
+                tally.packets = share.packets;
             }
             let (cause, confidence) = judge::judge(&evidence);
             let row_key = (key.netns, key.ifindex, key.flow, cause.id, key.outcome);
@@ -469,6 +532,34 @@ impl Book {
                 }
             }
         }
+        (rows, undecided)
+    }
+
+    /// Everything known now.
+    pub fn report(&mut self) -> Report {
+        let whole = |_: &TallyKey, packets| Share {
+            packets,
+            undecided: 0,
+        };
+        let (mut rows, _) = self.rows(whole);
+        let mut selected = None;
+        // Devices are counted as wholes.
+        let mut of_devices: Option<Vec<Row>> = None;
+        if self.selection.is_some() {
+            let of = rows.values().map(|row| row.count).sum();
+            let all = std::mem::take(&mut rows);
+            of_devices = Some(all.into_values().collect());
+            let undecided;
+            (rows, undecided) = self.rows(|key, packets| self.share(key, packets));
+            selected = Some(Selected {
+                of,
+                undecided,
+                devices_whole: self
+                    .selection
+                    .as_ref()
+                    .is_some_and(Selection::divides_devices),
+            });
+        }
         self.rates(&mut rows);
         let mut rows: Vec<Row> = rows.into_values().collect();
         rows.sort_by_key(|row| {
@@ -478,19 +569,26 @@ impl Book {
                 std::cmp::Reverse(row.last_ns),
             )
         });
+        let of_devices = of_devices.as_deref().unwrap_or(&rows);
         let mut ledgers: Vec<_> = self
             .counts
             .devices
             .iter()
+            .filter(|(key, _)| {
+                let device = self.devices.get(&(key.netns, key.ifindex));
+                self.selection
+                    .as_ref()
+                    .is_none_or(|selection| selection.has_device(**key, device))
+            })
             .map(|(key, tally)| {
                 let id = (key.netns, key.ifindex);
                 let mut ledger = ledger::ledger(
                     *key,
                     *tally,
-                    self.name(id, &rows),
+                    self.name(id, of_devices),
                     self.netns_label(key.netns),
                     &self.counts.passed,
-                    &rows,
+                    of_devices,
                 );
                 if let Some(device) = self.devices.get(&id) {
                     ledger.kind.clone_from(&device.kind);
@@ -512,6 +610,7 @@ impl Book {
             duration: Duration::from_nanos(self.counts.time_ns.saturating_sub(self.started_ns)),
             frames: self.counts.frames,
             broken_off: false,
+            selected,
         }
     }
 

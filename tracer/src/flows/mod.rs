@@ -5,6 +5,7 @@ mod asymmetry;
 mod book;
 mod counts;
 mod ledger;
+mod selection;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use tracer_common::tally::DeviceTally;
 pub use asymmetry::Asymmetry;
 pub use book::{Book, FOU, Watched, until_zero};
 pub use counts::Counts;
+pub use selection::Selection;
 
 use crate::{
     judge::{Cause, Confidence, Evidence, Place},
@@ -111,12 +113,31 @@ pub struct Report {
     pub frames: bool,
     /// Does it end before the run did (a recording that is cut)?
     pub broken_off: bool,
+    /// The rows are a part of what vanished.
+    pub selected: Option<Selected>,
+}
+
+/// What the rows of a report were selected from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Packets that vanished.
+    pub of: u64,
+    /// Packets that were only counted, of which it cannot be said whether they
+    /// are asked for.
+    pub undecided: u64,
+    /// The ledgers are of all packets of their devices.
+    pub devices_whole: bool,
 }
 
 impl Report {
     /// Packets that vanished.
     pub fn drops(&self) -> u64 {
         self.rows.iter().map(|row| row.count).sum()
+    }
+
+    /// Packets that may be asked for, too.
+    pub fn undecided(&self) -> u64 {
+        self.selected.map_or(0, |selected| selected.undecided)
     }
 
     /// Packets whose end was not seen.
@@ -126,6 +147,6 @@ impl Report {
 
     /// Is every count exact?
     pub fn is_complete(&self) -> bool {
-        self.lost.is_nothing() && !self.broken_off
+        self.lost.is_nothing() && !self.broken_off && self.undecided() == 0
     }
 }

@@ -348,6 +348,10 @@ pub fn end(report: &Report) -> String {
     if report.broken_off {
         object.put("broken_off", true);
     }
+    if let Some(selected) = &report.selected {
+        object.put("selected_of", selected.of);
+        object.put("undecided", selected.undecided);
+    }
     object.put("records", report.records);
     object.put("lost", json!(report.lost));
     object.put("drops", report.drops());

@@ -6,7 +6,7 @@ use tracer_common::tally::outcome;
 
 use super::text;
 use crate::{
-    flows::{Ledger, Report, Row},
+    flows::{Ledger, Report, Row, Selected},
     judge::{Confidence, names},
     probes::kinds,
 };
@@ -221,6 +221,37 @@ fn device(out: &mut String, ledger: &Ledger) {
     out.push('\n');
 }
 
+/// Was everything counted?
+pub fn completeness(report: &Report) -> String {
+    let lost = &report.lost;
+    if !lost.is_nothing() {
+        format!(
+            "incomplete: the tracer lost {} records, {} counts, {} frames, {} events.",
+            lost.ring, lost.tally, lost.frames, lost.missed
+        )
+    } else if report.broken_off {
+        "incomplete: the recording breaks off.".to_owned()
+    } else {
+        "nothing was lost by the tracer.".to_owned()
+    }
+}
+
+/// What counts stand for where only a part was asked for.
+fn selection(out: &mut String, selected: &Selected) {
+    if selected.devices_whole {
+        out.push_str(
+            "The devices' counts are of all their packets: they were counted without what was asked for.\n",
+        );
+    }
+    if selected.undecided > 0 {
+        let _ = writeln!(
+            out,
+            "{} more vanished of which only the count is known: they may have been asked for as well.",
+            selected.undecided
+        );
+    }
+}
+
 fn end(out: &mut String, report: &Report) {
     let packets: u64 = report
         .ledgers
@@ -228,24 +259,23 @@ fn end(out: &mut String, report: &Report) {
         .map(|ledger| ledger.tally.packets_in)
         .sum();
     let unexplained = report.unexplained();
-    let lost = &report.lost;
     let _ = write!(
         out,
-        "{packets} packets into tunnels, {} accounted for, {} vanished; ",
+        "{packets} packets into tunnels, {} accounted for, {}; ",
         packets - unexplained,
-        report.drops()
+        match &report.selected {
+            None => format!("{} vanished", report.drops()),
+            Some(selected) => format!(
+                "{} of the {} that vanished were asked for",
+                report.drops(),
+                selected.of
+            ),
+        }
     );
-    let _ = if report.is_complete() {
-        writeln!(out, "nothing was lost by the tracer.")
-    } else if report.lost.is_nothing() {
-        writeln!(out, "incomplete: the recording breaks off.")
-    } else {
-        writeln!(
-            out,
-            "incomplete: the tracer lost {} records, {} counts, {} frames, {} events.",
-            lost.ring, lost.tally, lost.frames, lost.missed
-        )
-    };
+    let _ = writeln!(out, "{}", completeness(report));
+    if let Some(selected) = &report.selected {
+        selection(out, selected);
+    }
     if report
         .rows
         .iter()

@@ -120,16 +120,69 @@ fn recordings_are_compared() {
 
 #[test]
 fn a_report_does_not_trace() {
-    for options in [
-        &["--dev", "x"][..],
-        &["--netns", "x"],
-        &["--duration", "1s"],
-        &["--all-drops"],
-    ] {
+    for options in [&["--duration", "1s"][..], &["--all-drops"]] {
         let output = report(Path::new(RECORDING), options);
         output.assert_code(2);
         output.assert_says(&[options[0], "tracer record"]);
     }
+}
+
+#[test]
+fn a_part_of_a_recording() {
+    let path = RECORDING.replace("seed-5.10", "seed-6.1");
+    let parts = |options: &[&str]| {
+        let output = report(Path::new(&path), &[&["--format", "json"], options].concat());
+        assert_eq!(output.stderr, "");
+        let end = output.json().pop().expect("lines");
+        assert_eq!(
+            (&end["complete"], &end["undecided"]),
+            (&true.into(), &0.into())
+        );
+        let code = i32::from(end["drops"] != 0);
+        output.assert_code(code);
+        let number = |key: &str| end[key].as_u64().expect("a number");
+        (number("drops"), number("selected_of"))
+    };
+    let (all, of) = parts(&["--filter", "ip or ip6"]);
+    assert_eq!(all, of);
+    let (ip6, _) = parts(&["--filter", "inner ip6"]);
+    let (others, _) = parts(&["--filter", "not inner ip6"]);
+    assert!(ip6 > 0);
+    assert_eq!(ip6 + others, of);
+    assert_eq!(parts(&["--filter", "uid 4242"]).0, 0);
+    assert_eq!(parts(&["--dev", "no-such"]).0, 0);
+    assert_eq!(parts(&["--dev", "fou_test"]).0, all);
+
+    let output = report(Path::new(&path), &["--filter", "inner ip6"]);
+    output.assert_code(1);
+    for words in [
+        format!("{ip6} of the {of} that vanished were asked for"),
+        "counts are of all their packets".to_owned(),
+    ] {
+        assert!(output.stdout.contains(&words), "{output:?}");
+    }
+}
+
+#[test]
+fn names_in_a_filter_are_those_of_the_recording() {
+    for (options, words) in [
+        (
+            &["--filter", "ip6 and uid nobody"][..],
+            &["users by number", "^^^^^^"][..],
+        ),
+        (&["--filter", "netns no-such"], &["no-such", "^^^^^^^"]),
+        (&["--netns", "no-such"], &["--netns", "no-such"]),
+        (&["--filter", "ip7"], &["--filter", "^^^"]),
+        (&["--dev", "longer than a name"], &["--dev", "longer"]),
+    ] {
+        let output = report(Path::new(RECORDING), options);
+        output.assert_code(2);
+        for word in words {
+            assert!(output.stderr.contains(word), "{output:?}");
+        }
+        assert_eq!(output.stdout, "");
+    }
+    report(Path::new(RECORDING), &["--filter", "uid root"]).assert_code(1);
 }
 
 /// Records while a command runs that does nothing.
