@@ -76,7 +76,8 @@ pub enum Command {
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// How to print: a table for people, lines for logs, JSON for programs
+    /// How to print: a table for people, lines for logs, JSON for programs,
+    /// Markdown to paste
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Only tunnel devices with this name
@@ -126,6 +127,8 @@ pub enum Format {
     Table,
     Lines,
     Json,
+    /// A report to paste into an issue
+    Markdown,
 }
 
 /// A number with an optional unit.

@@ -26,8 +26,9 @@ use crate::{
     judge::Confidence,
     record::{Recording, Scope},
     report,
+    session::Usage,
     story::{Manner, Story},
-    view::text,
+    view::{about::About, text},
 };
 
 /// Ports from here on are chosen by the sender's kernel
@@ -102,7 +103,13 @@ pub fn run(options: &Options, a: &Path, b: &Path) -> Result<u8> {
     let compared = compare(&a, &b);
     let text = match options.format {
         Format::Json => lines(&a, &b, &compared),
-        _ => render(&a, &b, &compared),
+        Format::Markdown => {
+            return Err(Usage(
+                "diff has no Markdown: --format table, lines or json fits".to_owned(),
+            )
+            .into());
+        }
+        Format::Table | Format::Lines => render(&a, &b, &compared),
     };
     io::stdout()
         .lock()
@@ -147,7 +154,7 @@ impl Run {
         let kernel = start.kernel.clone();
         let points = start.attached.iter();
         let points = points.map(|attached| attached.point.clone()).collect();
-        let mut story = Story::new(start, manner, io::sink());
+        let mut story = Story::new(start, manner, About::default(), io::sink());
         loop {
             match recording.next() {
                 Ok(Some(event)) => story.take(&event),
@@ -166,9 +173,10 @@ impl Run {
             name,
             kernel,
             points,
-            // Stacks are no part of what is compared.
+            // Stacks are no part of what is compared, nor is what else ran.
             scope: Scope {
                 stack: false,
+                command: Vec::new(),
                 ..begin.scope
             },
             sent: story.book().sent(),

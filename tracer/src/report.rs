@@ -20,6 +20,7 @@ use crate::{
     record::{Broken, Recording},
     session::Usage,
     story::{Ending, Manner, Story},
+    view::about::About,
 };
 
 /// Tells what is in the file, as far as it can be read; then, if that was not
@@ -32,8 +33,14 @@ pub fn run(options: &Options, path: &Path) -> Result<u8> {
     let name = shown(path);
     let file = open(path)?;
     let selection = selection(options, path)?;
-    let (ending, broken) = tell(file, options, selection, BufWriter::new(io::stdout()))
-        .map_err(|error| anyhow!("{name}: {error:#}"))?;
+    let (ending, broken) = tell(
+        file,
+        &name,
+        options,
+        selection,
+        BufWriter::new(io::stdout()),
+    )
+    .map_err(|error| anyhow!("{name}: {error:#}"))?;
     if let Some(broken) = broken {
         let _ = writeln!(
             io::stderr(),
@@ -115,9 +122,25 @@ fn selection(options: &Options, path: &Path) -> Result<Selection> {
     Ok(selection)
 }
 
+/// The same as options.
+fn part(options: &Options) -> Vec<(&'static str, String)> {
+    let dev = options.dev.as_ref();
+    let dev = dev.map(|dev| printable(dev.as_bytes()));
+    let given = [
+        ("--dev", dev),
+        ("--netns", options.netns.clone()),
+        ("--filter", options.filter.clone()),
+    ];
+    let given = given.into_iter();
+    given
+        .filter_map(|(option, value)| Some((option, value?)))
+        .collect()
+}
+
 /// Tells a recording; gives why it breaks off, if it does.
 fn tell(
     input: impl Read,
+    name: &str,
     options: &Options,
     selection: Selection,
     out: impl Write,
@@ -142,7 +165,12 @@ fn tell(
         ledgers: options.interval.is_some(),
     };
     let mut shown_ns = start.time_ns;
-    let mut story = Story::new(start, manner, out);
+    let about = About {
+        scope: begin.scope,
+        recording: Some((name.to_owned(), printable(begin.tracer.as_bytes()))),
+        part: part(options),
+    };
+    let mut story = Story::new(start, manner, about, out);
     story.book_mut().select(selection);
     story.begin()?;
     let broken = loop {
@@ -171,3 +199,6 @@ fn tell(
     }
     Ok((story.conclude()?, broken))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ use crate::{
     story::{Manner, Story},
     stream::Stream,
     terminal::{self, Screen},
-    view::table,
+    view::{about::About, table},
 };
 
 /// Wrong usage: exit status 2.
@@ -75,14 +75,14 @@ const BATCHES: usize = 8;
 pub fn watch(options: &Options) -> Result<u8> {
     // Opening needs the event loop already: the ring buffer is waited on.
     let out = Box::new(io::stdout());
-    runtime()?.block_on(async { Session::open(options, true, out)?.follow(None).await })
+    runtime()?.block_on(async { Session::open(options, &[], true, out)?.follow(None).await })
 }
 
 /// `tracer run -- CMD`.
 pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
     let out = Box::new(io::stdout());
     runtime()?.block_on(async {
-        let session = Session::open(options, false, out)?;
+        let session = Session::open(options, command, false, out)?;
         session.follow(Some(command)).await
     })
 }
@@ -99,7 +99,7 @@ pub fn record(
     let output = Output::open(path, limits, force)?;
     runtime()?.block_on(async {
         // What is recorded is shown later.
-        let mut session = Session::open(options, false, Box::new(io::sink()))?;
+        let mut session = Session::open(options, command, false, Box::new(io::sink()))?;
         session.record_to(output)?;
         session
             .follow(Some(command).filter(|command| !command.is_empty()))
@@ -116,6 +116,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 struct Session<'a> {
     options: &'a Options,
+    /// What is asked for.
+    scope: Scope,
     probes: Probes,
     stream: Stream,
     symbols: Symbols,
@@ -127,7 +129,12 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     /// Checks what was asked for, then attaches. `watching`: drops are told as
     /// they happen.
-    fn open(options: &'a Options, watching: bool, out: Box<dyn Write>) -> Result<Self> {
+    fn open(
+        options: &'a Options,
+        command: &[OsString],
+        watching: bool,
+        out: Box<dyn Write>,
+    ) -> Result<Self> {
         let filter = options.program()?;
         host::check()?;
         let prepared = Prepared::start();
@@ -197,12 +204,29 @@ impl<'a> Session<'a> {
             appended: watching && !terminal::is_terminal(),
             ledgers: options.interval.is_some(),
         };
+        let scope = Scope {
+            dev: options
+                .dev
+                .as_ref()
+                .map(|dev| devices::printable(dev.as_bytes())),
+            netns: options.netns.clone(),
+            filter: options.filter.clone(),
+            all_drops: options.all_drops,
+            stack: options.stack,
+            command: Vec::new(),
+        }
+        .of_command(command);
+        let about = About {
+            scope: scope.clone(),
+            ..About::default()
+        };
         let mut session = Self {
             options,
+            scope,
             probes,
             stream,
             symbols,
-            story: Story::new(start, manner, out),
+            story: Story::new(start, manner, about, out),
             inquiry: Inquiry::start().context("cannot start a thread")?,
             recorder: None,
         };
@@ -214,18 +238,7 @@ impl<'a> Session<'a> {
 
     /// From here on, everything that happens is recorded.
     fn record_to(&mut self, output: Output) -> Result<()> {
-        let scope = Scope {
-            dev: self
-                .options
-                .dev
-                .as_ref()
-                .map(|dev| devices::printable(dev.as_bytes())),
-            netns: self.options.netns.clone(),
-            filter: self.options.filter.clone(),
-            all_drops: self.options.all_drops,
-            stack: self.options.stack,
-        };
-        let mut recorder = output.begin(self.story.start(), scope)?;
+        let mut recorder = output.begin(self.story.start(), self.scope.clone())?;
         for event in self.story.book().known() {
             recorder.append(&event)?;
         }

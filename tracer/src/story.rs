@@ -13,7 +13,7 @@ use crate::{
     cli::Format,
     event::{Event, Start},
     flows::{Book, Report, Row},
-    view::{json, lines, summary},
+    view::{about::About, json, lines, markdown, summary},
 };
 
 /// How to tell it.
@@ -43,6 +43,7 @@ pub struct Story<W> {
     start: Start,
     book: Book,
     manner: Manner,
+    about: About,
     /// How many packets of a row were told already.
     told: HashMap<(u32, u32, Flow, &'static str, u8), u64>,
     /// It ends before the run did.
@@ -53,11 +54,12 @@ pub struct Story<W> {
 }
 
 impl<W: Write> Story<W> {
-    pub fn new(start: Start, manner: Manner, out: W) -> Self {
+    pub fn new(start: Start, manner: Manner, about: About, out: W) -> Self {
         Self {
             book: Book::new(&start),
             start,
             manner,
+            about,
             told: HashMap::new(),
             broken_off: false,
             out,
@@ -139,6 +141,11 @@ impl<W: Write> Story<W> {
                 self.devices(&report)?;
                 self.print(&json::end(&report))?;
             }
+            Format::Markdown => {
+                let (began, stack) = (self.time(self.start.time_ns), self.manner.stack);
+                let text = markdown::render(&self.start, &self.about, &report, &began, stack);
+                self.print(text.trim_end())?;
+            }
             Format::Table if !self.manner.appended => {
                 self.print(summary::render(&report, self.manner.stack).trim_end())?;
             }
@@ -169,7 +176,9 @@ impl<W: Write> Story<W> {
         let time = self.time(row.last_ns);
         let line = match self.manner.format {
             Format::Json => json::drop(row, new, &time),
-            _ => lines::row(row, new, &time),
+            Format::Table | Format::Lines => lines::row(row, new, &time),
+            // It is told as a whole.
+            Format::Markdown => return Ok(()),
         };
         self.print(&line)
     }

@@ -2,6 +2,8 @@
 //! much of is numbers ([`super::plain`]), the rest is JSON. An item of an
 //! unknown type is passed over, and so is an unknown key of a known one.
 
+use std::ffi::OsString;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tracer_common::{
@@ -82,6 +84,33 @@ pub struct Scope {
     pub filter: Option<String>,
     pub all_drops: bool,
     pub stack: bool,
+    /// The command that ran meanwhile, as far as it is short.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+}
+
+/// Most bytes of a command that are kept.
+const MAX_COMMAND: usize = 4 << 10;
+
+impl Scope {
+    /// With the command that was traced.
+    pub fn of_command(mut self, command: &[OsString]) -> Self {
+        let mut room = MAX_COMMAND;
+        for word in command {
+            let word = printable(word.as_encoded_bytes());
+            match room.checked_sub(word.len()) {
+                Some(left) => {
+                    room = left;
+                    self.command.push(word);
+                }
+                None => {
+                    self.command.push("…".to_owned());
+                    break;
+                }
+            }
+        }
+        self
+    }
 }
 
 /// Where the numbers of each thing are.

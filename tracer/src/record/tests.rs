@@ -29,6 +29,7 @@ use crate::{
     probes::{Attached, Missing},
     story::{Ending, Manner, Story},
     stream::Lost,
+    view::about::About,
 };
 
 const FREE: u64 = 0xffff_ffff_8123_4567;
@@ -253,7 +254,7 @@ fn told<'a>(
     broken: bool,
 ) -> (String, Ending) {
     let mut out = Vec::new();
-    let mut story = Story::new(start, manner, &mut out);
+    let mut story = Story::new(start, manner, About::default(), &mut out);
     story.begin().unwrap();
     for event in events {
         story.take(event);
@@ -375,7 +376,7 @@ fn texts_of_a_file_are_no_orders_to_a_terminal() {
         Event::Places(vec![(FREE, place("f\x1b[2J", Some("m\n")))]),
     );
     let (start, events, _) = read(&recorded(&evil)).unwrap();
-    for format in [Format::Table, Format::Lines, Format::Json] {
+    for format in [Format::Table, Format::Lines, Format::Json, Format::Markdown] {
         let (text, _) = told(start.clone(), events.iter(), manner(format, true), false);
         assert!(text.contains("\\x1b"), "{text}");
         let bad = |char: char| char.is_control() && char != '\n' || char == '\u{202e}';
@@ -412,7 +413,12 @@ fn one_recorder_many_files() {
     };
     let output = Output::open(&path, limits, false).unwrap();
     let mut recorder = output.begin(&start(), Scope::default()).unwrap();
-    let mut story = Story::new(start(), manner(Format::Table, false), std::io::sink());
+    let mut story = Story::new(
+        start(),
+        manner(Format::Table, false),
+        About::default(),
+        std::io::sink(),
+    );
     let mut feed = |recorder: &mut Recorder, events: &[Event]| {
         for event in events {
             recorder.append(event).unwrap();
@@ -559,7 +565,12 @@ fn a_million_records() {
     let written = began.elapsed();
     let began = Instant::now();
     let (mut recording, begin) = Recording::open(fs::File::open(&path).unwrap()).unwrap();
-    let mut story = Story::new(begin.start, manner(Format::Json, false), std::io::sink());
+    let mut story = Story::new(
+        begin.start,
+        manner(Format::Json, false),
+        About::default(),
+        std::io::sink(),
+    );
     while let Some(event) = recording.next().unwrap() {
         story.take(&event);
     }
@@ -619,7 +630,7 @@ proptest! {
         let (_, read, broken) = read(&recorded(&all)).unwrap();
         prop_assert!(broken.is_none());
         prop_assert_eq!(&read, &all);
-        for format in [Format::Table, Format::Lines, Format::Json] {
+        for format in [Format::Table, Format::Lines, Format::Json, Format::Markdown] {
             told(start(), read.iter(), manner(format, false), false);
         }
     }

@@ -1,7 +1,10 @@
 //! Forms of a report: functions of data, without I/O.
 
+pub mod about;
+pub mod facts;
 pub mod json;
 pub mod lines;
+pub mod markdown;
 pub mod summary;
 pub mod table;
 pub mod text;

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use tracer_common::tally::outcome;
 
-use super::text;
+use super::{facts, text};
 use crate::{
     flows::{Ledger, Report, Row, Selected},
-    judge::{Confidence, names},
+    judge::Confidence,
     probes::kinds,
 };
 
@@ -91,45 +91,31 @@ fn block(out: &mut String, row: &Row, stack: bool) {
             text::protocol(origin)
         );
     }
-    let what = match evidence.key.outcome {
-        outcome::LOST_LATER if evidence.received() => "sent, received, then lost",
-        outcome::LOST_LATER => "sent, then lost",
-        outcome::STRAY | outcome::UNRELATED => "lost",
-        _ => "dropped",
-    };
     let _ = writeln!(
         out,
-        "  {what} ×{} in {}{} [{}]: {}",
+        "  {} ×{} in {}{} [{}]: {}",
+        facts::fate(row),
         row.count,
         text::place(evidence.place.as_ref()),
         source(row),
         row.confidence.word(),
         text::verdict(row),
     );
-    let mut facts = Vec::new();
+    let mut known = Vec::new();
     let counters = text::counters(row);
-    facts.push(if counters.is_empty() {
+    known.push(if counters.is_empty() {
         "no error counter of the device moved".to_owned()
     } else {
         counters
     });
     if let Some(reason) = &evidence.reason {
-        facts.push(format!("reason {reason}"));
+        known.push(format!("reason {reason}"));
     }
     if let Some(route) = text::route_of(row).filter(|_| row.cause.id != "route-type-not-accepted") {
-        facts.push(format!("route {route}"));
+        known.push(format!("route {route}"));
     }
-    if let Some((version, kind, code)) = evidence.told() {
-        let name = if version == 6 { "ICMPv6" } else { "ICMP" };
-        let kind = names::icmp(version, kind).map_or(kind.to_string(), str::to_owned);
-        let whom = if text::inner_is_told(row) {
-            ""
-        } else {
-            " to the outer source"
-        };
-        facts.push(format!("{name} {kind}/{code} raised{whom}"));
-    }
-    let _ = writeln!(out, "  {}  cause {}", facts.join("; "), row.cause.id);
+    known.extend(facts::told(row));
+    let _ = writeln!(out, "  {}  cause {}", known.join("; "), row.cause.id);
     let fixes = if row.cause.fixes.is_empty() || !fix_applies(row) {
         String::new()
     } else {
