@@ -55,6 +55,14 @@ pub enum Command {
         /// What `record` wrote, on this host or another
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Write the packets that vanished to this file too, in pcapng, with their
+        /// verdicts as comments
+        #[arg(long, value_name = "OUT")]
+        pcapng: Option<PathBuf>,
+        /// Most bytes of each packet there
+        #[arg(long, value_name = "BYTES", requires = "pcapng", default_value_t = 262_144,
+              value_parser = clap::value_parser!(u32).range(1..=262_144))]
+        snaplen: u32,
     },
     /// Compare two recordings: what vanishes in one and not in the other
     ///

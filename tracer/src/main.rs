@@ -12,6 +12,7 @@ mod flows;
 mod judge;
 mod kernel;
 mod memory;
+mod pcapng;
 mod probes;
 mod record;
 mod report;
@@ -53,7 +54,14 @@ fn main() -> ExitCode {
             };
             session::record(&cli.options, &output, limits, force, &command)
         }
-        Some(Command::Report { file }) => report::run(&cli.options, &file),
+        Some(Command::Report {
+            file,
+            pcapng,
+            snaplen,
+        }) => {
+            let packets = pcapng.map(|path| (path, snaplen));
+            report::run(&cli.options, &file, packets.as_ref())
+        }
         Some(Command::Diff { a, b }) => diff::run(&cli.options, &a, &b),
         Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
         Some(Command::Doctor) => doctor::run(&cli.options),

@@ -5,11 +5,11 @@ use std::{
     fs::File,
     io::{self, BufWriter, Read, Write},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     cli::Options,
@@ -17,15 +17,17 @@ use crate::{
     event::Event,
     filter::{self, Recorded, World},
     flows::Selection,
+    pcapng::{self, Packets},
     record::{Broken, Recording},
     session::Usage,
-    story::{Ending, Manner, Story},
+    story::{Manner, Story},
     view::about::About,
 };
 
 /// Tells what is in the file, as far as it can be read; then, if that was not
 /// all, why.
-pub fn run(options: &Options, path: &Path) -> Result<u8> {
+/// `packets`: a file for those that vanished, and most bytes of each.
+pub fn run(options: &Options, path: &Path, packets: Option<&(PathBuf, u32)>) -> Result<u8> {
     refuse(&[
         ("--duration", options.duration.is_some()),
         ("--all-drops", options.all_drops),
@@ -33,14 +35,27 @@ pub fn run(options: &Options, path: &Path) -> Result<u8> {
     let name = shown(path);
     let file = open(path)?;
     let selection = selection(options, path)?;
-    let (ending, broken) = tell(
-        file,
-        &name,
-        options,
-        selection,
-        BufWriter::new(io::stdout()),
-    )
-    .map_err(|error| anyhow!("{name}: {error:#}"))?;
+    // Before anything is told: it may not be possible.
+    let packets = packets
+        .map(|(path, snaplen)| anyhow::Ok((path, pcapng::create(path)?, *snaplen)))
+        .transpose()?;
+    let out = BufWriter::new(io::stdout());
+    let (story, broken) =
+        tell(file, &name, options, selection, out).map_err(|error| anyhow!("{name}: {error:#}"))?;
+    if let Some((to, out, snaplen)) = packets {
+        let written = write_packets(&story, open(path)?, out, snaplen);
+        let (written, left_out) = written.with_context(|| shown(to))?;
+        let _ = writeln!(
+            io::stderr(),
+            "tracer: wrote {}: {written} packets{}",
+            shown(to),
+            match left_out {
+                0 => String::new(),
+                n => format!(", and left out {n} that are no IP"),
+            }
+        );
+    }
+    let ending = story.conclude()?;
     if let Some(broken) = broken {
         let _ = writeln!(
             io::stderr(),
@@ -137,14 +152,35 @@ fn part(options: &Options) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Tells a recording; gives why it breaks off, if it does.
-fn tell(
+/// Writes the packets of a recording that was taken in.
+fn write_packets<W: Write>(
+    story: &Story<impl Write>,
+    input: impl Read,
+    out: W,
+    snaplen: u32,
+) -> Result<(u64, u64)> {
+    let mut packets = Packets::begin(out, story.start(), snaplen)?;
+    let (mut recording, _) = Recording::open(input)?;
+    // Where it breaks off, that was said.
+    while let Ok(Some(event)) = recording.next() {
+        if let Event::Records(samples) = event {
+            for sample in &samples {
+                packets.packet(story.book(), &sample.record)?;
+            }
+        }
+    }
+    packets.finish()
+}
+
+/// Takes a recording in, and tells what is told while it goes on; gives why it
+/// breaks off, if it does.
+fn tell<W: Write>(
     input: impl Read,
     name: &str,
     options: &Options,
     selection: Selection,
-    out: impl Write,
-) -> Result<(Ending, Option<Broken>)> {
+    out: W,
+) -> Result<(Story<W>, Option<Broken>)> {
     let (mut recording, begin) = Recording::open(input)?;
     let start = begin.start;
     tracing::info!(
@@ -197,7 +233,7 @@ fn tell(
     if recording.end().is_some_and(|end| end.continued) {
         tracing::info!("what came later is in another file");
     }
-    Ok((story.conclude()?, broken))
+    Ok((story, broken))
 }
 
 #[cfg(test)]

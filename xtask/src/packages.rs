@@ -13,6 +13,13 @@ type Needed = (&'static str, &'static str);
 /// What scenarios on this machine's own kernel run.
 pub const NETWORK: [Needed; 2] = [("iproute2", "ip"), ("iputils-ping", "ping")];
 
+/// What reads the tracer's reports in tests: without them, those are skipped.
+pub const READERS: [Needed; 3] = [
+    ("tshark", "tshark"),
+    ("wireshark-common", "capinfos"),
+    ("chromium", "chromium"),
+];
+
 /// What virtual machines are made of and run with.
 pub const GUEST: [Needed; 11] = [
     ("qemu-system-x86", "qemu-system-x86_64"),

@@ -59,6 +59,13 @@ pub fn native() -> anyhow::Result<()> {
     packages::get(&packages::NETWORK)
 }
 
+/// What some unit tests run; they do without where it cannot be had.
+pub fn readers() {
+    if let Err(error) = packages::get(&packages::READERS) {
+        eprintln!("setup: some tests will be skipped: {error:#}");
+    }
+}
+
 /// All a virtual machine needs besides a kernel.
 pub fn vm() -> anyhow::Result<()> {
     packages::get(&packages::GUEST)

@@ -89,6 +89,7 @@ pub fn command(options: &Options) -> anyhow::Result<()> {
     }
     build::build()?;
     if plan.unit {
+        setup::readers();
         let mut unit = process::cargo(["test", "--locked", "--workspace"]);
         process::run(unit.args(["--exclude", "tracer-ebpf"]))?;
     }

@@ -397,7 +397,8 @@ impl Book {
         same.then_some(device)
     }
 
-    fn netns_label(&self, inode: u32) -> Option<String> {
+    /// What to call a namespace, unless it is the tracer's own.
+    pub fn netns_label(&self, inode: u32) -> Option<String> {
         (inode != 0 && inode != self.own_netns).then(|| {
             self.netns
                 .get(&inode)
@@ -447,6 +448,36 @@ impl Book {
         };
         let stack = seen.map(|seen| seen.stack.clone()).unwrap_or_default();
         (evidence, stack)
+    }
+
+    /// The packet of a record alone, if it vanished and is asked for.
+    pub fn row_of(&self, record: &Record) -> Option<Row> {
+        let selection = self.selection.as_ref();
+        if !selection.is_none_or(|selection| selection.wants(record)) {
+            return None;
+        }
+        let (mut evidence, stack) = self.evidence(record.key);
+        evidence.record = Some(*record);
+        if !judge::is_drop(&evidence) {
+            return None;
+        }
+        let (cause, confidence) = judge::judge(&evidence);
+        Some(Row {
+            path: self.path(&evidence),
+            netns: self.netns_label(record.key.netns),
+            evidence,
+            cause,
+            confidence,
+            count: 1,
+            last_ns: record.time_ns,
+            rate: 0.0,
+            stack,
+        })
+    }
+
+    /// A device, as it was last seen.
+    pub fn device_of(&self, netns: u32, ifindex: u32) -> Option<&Device> {
+        self.devices.get(&(netns, ifindex))
     }
 
     /// What was sent, by device and destination.

@@ -18,7 +18,8 @@ fn told(name: &str, options: &[&str]) -> String {
     let mut out = Vec::new();
     let selection = selection(&options, &path).unwrap();
     let file = open(&path).unwrap();
-    tell(file, name, &options, selection, &mut out).unwrap();
+    let (story, _) = tell(file, name, &options, selection, &mut out).unwrap();
+    story.conclude().unwrap();
     String::from_utf8(out)
         .unwrap()
         .replace(env!("CARGO_PKG_VERSION"), "VERSION")

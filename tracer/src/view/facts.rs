@@ -117,8 +117,17 @@ pub fn of(row: &Row) -> Vec<(&'static str, String)> {
         fact("CPU", record.cpu.to_string());
     }
     fact("what to do", text::remedy(row));
-    fact("upstream fixes", row.cause.fixes.join(", "));
+    fact("fixed upstream by", fixes(row));
     facts
+}
+
+/// Commits that fix it, where they fix this.
+pub fn fixes(row: &Row) -> String {
+    // That of the route type is for RTN_LOCAL.
+    match row.evidence.key.route_type {
+        2 => row.cause.fixes.join(", "),
+        _ => String::new(),
+    }
 }
 
 fn sized(

@@ -5,6 +5,7 @@
 mod command;
 mod endings;
 mod names;
+mod pcapng;
 mod recordings;
 mod refused;
 mod support;

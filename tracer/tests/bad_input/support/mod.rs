@@ -6,6 +6,7 @@ pub mod pty;
 mod running;
 
 use std::{
+    env,
     fmt::Display,
     os::unix::process::CommandExt as _,
     path::Path,
@@ -55,6 +56,16 @@ pub fn is_root() -> bool {
         eprintln!("skipped: needs root");
     }
     root
+}
+
+/// Is a program there that a test needs? Says so where it is not.
+pub fn tool(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let there = env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    if !there {
+        eprintln!("skipped: needs {program}");
+    }
+    there
 }
 
 /// Can the tracer do its work here? Says why not.
