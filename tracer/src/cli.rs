@@ -85,7 +85,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// How to print: a table for people, lines for logs, JSON for programs,
-    /// Markdown to paste
+    /// Markdown to paste, a page for a browser
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Only tunnel devices with this name
@@ -137,6 +137,8 @@ pub enum Format {
     Json,
     /// A report to paste into an issue
     Markdown,
+    /// A report as a page for a browser
+    Html,
 }
 
 /// A number with an optional unit.

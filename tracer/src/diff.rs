@@ -103,11 +103,9 @@ pub fn run(options: &Options, a: &Path, b: &Path) -> Result<u8> {
     let compared = compare(&a, &b);
     let text = match options.format {
         Format::Json => lines(&a, &b, &compared),
-        Format::Markdown => {
-            return Err(Usage(
-                "diff has no Markdown: --format table, lines or json fits".to_owned(),
-            )
-            .into());
+        Format::Markdown | Format::Html => {
+            let text = "diff has --format table, lines or json";
+            return Err(Usage(text.to_owned()).into());
         }
         Format::Table | Format::Lines => render(&a, &b, &compared),
     };

@@ -7,13 +7,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tracer_common::flow::Flow;
+use tracer_common::{flow::Flow, tally::TallyKey};
 
 use crate::{
     cli::Format,
     event::{Event, Start},
-    flows::{Book, Report, Row},
-    view::{about::About, json, lines, markdown, summary},
+    flows::{Book, Counts, Report, Row},
+    view::{
+        about::About,
+        html::{self, Page, Timeline},
+        json, lines, markdown, summary,
+    },
 };
 
 /// How to tell it.
@@ -44,6 +48,11 @@ pub struct Story<W> {
     book: Book,
     manner: Manner,
     about: About,
+    /// When packets vanished, and how many of each count by then; where the
+    /// format shows it.
+    timeline: Timeline,
+    vanished: HashMap<TallyKey, u64>,
+    vanished_in_all: u64,
     /// How many packets of a row were told already.
     told: HashMap<(u32, u32, Flow, &'static str, u8), u64>,
     /// It ends before the run did.
@@ -57,6 +66,9 @@ impl<W: Write> Story<W> {
     pub fn new(start: Start, manner: Manner, about: About, out: W) -> Self {
         Self {
             book: Book::new(&start),
+            timeline: Timeline::begin(start.time_ns),
+            vanished: HashMap::new(),
+            vanished_in_all: 0,
             start,
             manner,
             about,
@@ -107,6 +119,28 @@ impl<W: Write> Story<W> {
     /// Takes in what came next.
     pub fn take(&mut self, event: &Event) {
         self.book.take(event);
+        if let Event::Counts(counts) = event
+            && self.manner.format == Format::Html
+        {
+            self.plot(counts);
+        }
+    }
+
+    /// Notes what vanished until these counts were read.
+    fn plot(&mut self, counts: &Counts) {
+        for key in counts.tallies.keys() {
+            let now = self.book.vanished(key);
+            // Where it has no room in the book, there is none of it.
+            let before = match now {
+                0 => self.vanished.remove(key),
+                now => self.vanished.insert(*key, now),
+            };
+            let before = before.unwrap_or(0);
+            self.vanished_in_all = (self.vanished_in_all + now).saturating_sub(before);
+        }
+        if self.timeline.wants(counts.time_ns) {
+            self.timeline.add(counts.time_ns, self.vanished_in_all);
+        }
     }
 
     /// What came next will never be known.
@@ -146,6 +180,19 @@ impl<W: Write> Story<W> {
                 let text = markdown::render(&self.start, &self.about, &report, &began, stack);
                 self.print(text.trim_end())?;
             }
+            Format::Html => {
+                let end = self.book.counts().time_ns;
+                self.timeline.add(end, report.drops());
+                let page = Page {
+                    start: &self.start,
+                    about: &self.about,
+                    timeline: &self.timeline,
+                    clock: |time| self.time(time),
+                    stack: self.manner.stack,
+                };
+                let text = html::render(&page, &report);
+                self.print(text.trim_end())?;
+            }
             Format::Table if !self.manner.appended => {
                 self.print(summary::render(&report, self.manner.stack).trim_end())?;
             }
@@ -178,7 +225,7 @@ impl<W: Write> Story<W> {
             Format::Json => json::drop(row, new, &time),
             Format::Table | Format::Lines => lines::row(row, new, &time),
             // It is told as a whole.
-            Format::Markdown => return Ok(()),
+            Format::Markdown | Format::Html => return Ok(()),
         };
         self.print(&line)
     }

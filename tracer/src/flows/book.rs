@@ -450,6 +450,17 @@ impl Book {
         (evidence, stack)
     }
 
+    /// How many packets of a count vanished and are asked for.
+    pub fn vanished(&self, key: &TallyKey) -> u64 {
+        let Some(tally) = self.counts.tallies.get(key) else {
+            return 0;
+        };
+        match judge::is_drop(&self.evidence(*key).0) {
+            true => self.share(key, tally.packets).packets,
+            false => 0,
+        }
+    }
+
     /// The packet of a record alone, if it vanished and is asked for.
     pub fn row_of(&self, record: &Record) -> Option<Row> {
         let selection = self.selection.as_ref();

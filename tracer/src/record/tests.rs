@@ -376,7 +376,13 @@ fn texts_of_a_file_are_no_orders_to_a_terminal() {
         Event::Places(vec![(FREE, place("f\x1b[2J", Some("m\n")))]),
     );
     let (start, events, _) = read(&recorded(&evil)).unwrap();
-    for format in [Format::Table, Format::Lines, Format::Json, Format::Markdown] {
+    for format in [
+        Format::Table,
+        Format::Lines,
+        Format::Json,
+        Format::Markdown,
+        Format::Html,
+    ] {
         let (text, _) = told(start.clone(), events.iter(), manner(format, true), false);
         assert!(text.contains("\\x1b"), "{text}");
         let bad = |char: char| char.is_control() && char != '\n' || char == '\u{202e}';
@@ -614,7 +620,7 @@ proptest! {
         let mut file = blocks::header().to_vec();
         file.extend(blocks::block(&items));
         if let Ok((start, events, _)) = read(&file) {
-            let format = [Format::Table, Format::Lines, Format::Json][format as usize];
+            let format = [Format::Table, Format::Json, Format::Html][format as usize];
             told(start, events.iter(), manner(format, true), true);
         }
     }
@@ -630,7 +636,7 @@ proptest! {
         let (_, read, broken) = read(&recorded(&all)).unwrap();
         prop_assert!(broken.is_none());
         prop_assert_eq!(&read, &all);
-        for format in [Format::Table, Format::Lines, Format::Json, Format::Markdown] {
+        for format in [Format::Table, Format::Lines, Format::Json, Format::Markdown, Format::Html] {
             told(start(), read.iter(), manner(format, false), false);
         }
     }

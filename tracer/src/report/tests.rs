@@ -48,6 +48,7 @@ fn every_format_of_the_seed() {
             ("lines", "lines"),
             ("json", "json"),
             ("markdown", "md"),
+            ("html", "html"),
         ] {
             let text = told(&recording, &["--format", format]);
             check(&format!("seed-{kernel}.{ending}"), &text);

@@ -46,7 +46,7 @@ fn head(out: &mut String, start: &Start, about: &About, report: &Report, began: 
             "traced",
             format!("{} for {:.1} s", code(began), report.duration.as_secs_f64()),
         ),
-        ("complete", complete(report)),
+        ("complete", words(&summary::complete(report))),
     ];
     if let Some((file, _)) = &about.recording {
         facts.push(("recording", code(file)));
@@ -58,28 +58,6 @@ fn head(out: &mut String, start: &Start, about: &About, report: &Report, began: 
         facts.push(("vanished in all", selected.of.to_string()));
     }
     table(out, &facts);
-}
-
-/// Was everything counted, and was everything seen?
-fn complete(report: &Report) -> String {
-    let mut text = match report.is_complete() {
-        true => "yes: nothing was lost by the tracer".to_owned(),
-        false if report.undecided() > 0 => format!(
-            "no: of {} more only the count is known, they may belong here",
-            report.undecided()
-        ),
-        false => format!("no: {}", summary::completeness(report)),
-    };
-    match report.unexplained() {
-        0 => {}
-        n => {
-            let _ = write!(text, "; what became of {n} packets was not seen");
-        }
-    }
-    if !report.frames {
-        text += "; what goes into tunnels could not be followed";
-    }
-    text
 }
 
 fn block(out: &mut String, n: usize, row: &Row, stack: bool) {
@@ -176,12 +154,9 @@ fn asymmetry(out: &mut String, ledger: &Ledger) {
     for split in &ledger.asymmetry {
         let _ = writeln!(
             out,
-            "* {}, {} {}: {} of {} sent",
+            "* {}, {}",
             code(&ledger.name),
-            split.attribute,
-            code(&split.value),
-            split.passed,
-            split.passed + split.dropped,
+            words(&summary::split(split))
         );
     }
     if !ledger.asymmetry.is_empty() {

@@ -2,6 +2,7 @@
 
 pub mod about;
 pub mod facts;
+pub mod html;
 pub mod json;
 pub mod lines;
 pub mod markdown;

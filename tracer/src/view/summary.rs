@@ -6,7 +6,7 @@ use tracer_common::tally::outcome;
 
 use super::{facts, text};
 use crate::{
-    flows::{Ledger, Report, Row, Selected},
+    flows::{Asymmetry, Ledger, Report, Row, Selected},
     judge::Confidence,
     probes::kinds,
 };
@@ -116,10 +116,9 @@ fn block(out: &mut String, row: &Row, stack: bool) {
     }
     known.extend(facts::told(row));
     let _ = writeln!(out, "  {}  cause {}", known.join("; "), row.cause.id);
-    let fixes = if row.cause.fixes.is_empty() || !fix_applies(row) {
-        String::new()
-    } else {
-        format!(" Fixed upstream by {}.", row.cause.fixes.join(", "))
+    let fixes = match facts::fixes(row) {
+        fixes if fixes.is_empty() => fixes,
+        fixes => format!(" Fixed upstream by {fixes}."),
     };
     let _ = writeln!(out, "  do: {}.{fixes}", text::remedy(row));
     if stack {
@@ -127,11 +126,6 @@ fn block(out: &mut String, row: &Row, stack: bool) {
             let _ = writeln!(out, "    {}", text::place(Some(place)));
         }
     }
-}
-
-/// The fix of the route type is for RTN_LOCAL.
-fn fix_applies(row: &Row) -> bool {
-    row.evidence.key.route_type == 2
 }
 
 /// The source behind a place, where it is not evident from the symbol.
@@ -220,6 +214,39 @@ pub fn completeness(report: &Report) -> String {
     } else {
         "nothing was lost by the tracer.".to_owned()
     }
+}
+
+/// Was everything counted, and was everything seen?
+pub fn complete(report: &Report) -> String {
+    let mut text = match report.is_complete() {
+        true => "yes: nothing was lost by the tracer".to_owned(),
+        false if report.undecided() > 0 => format!(
+            "no: of {} more only the count is known, they may belong here",
+            report.undecided()
+        ),
+        false => format!("no: {}", completeness(report)),
+    };
+    match report.unexplained() {
+        0 => {}
+        n => {
+            let _ = write!(text, "; what became of {n} packets was not seen");
+        }
+    }
+    if !report.frames {
+        text += "; what goes into tunnels could not be followed";
+    }
+    text
+}
+
+/// `destination 10.0.0.2: 0 of 5 sent`.
+pub fn split(split: &Asymmetry) -> String {
+    format!(
+        "{} {}: {} of {} sent",
+        split.attribute,
+        split.value,
+        split.passed,
+        split.passed + split.dropped
+    )
 }
 
 /// What counts stand for where only a part was asked for.

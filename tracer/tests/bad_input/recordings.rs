@@ -32,7 +32,7 @@ fn report(path: &Path, options: &[&str]) -> Output {
 
 #[test]
 fn any_view_on_any_machine() {
-    for format in ["table", "lines", "json", "markdown"] {
+    for format in ["table", "lines", "json", "markdown", "html"] {
         let output = report(Path::new(RECORDING), &["--format", format]);
         output.assert_code(1);
         let cause = "route-type-not-accepted";
