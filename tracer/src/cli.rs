@@ -73,6 +73,24 @@ pub enum Command {
         #[arg(value_name = "B")]
         b: PathBuf,
     },
+    /// Put two selections of packets side by side: where their ways part
+    ///
+    /// Exit status: 0 they do not part as far as is known, 1 they part, 125 it
+    /// cannot be said.
+    Compare {
+        /// The packets of one side, in the words of --filter
+        #[arg(long, value_name = "EXPR")]
+        a: String,
+        /// Those of the other
+        #[arg(long, value_name = "EXPR")]
+        b: String,
+        /// A recording of both
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Or a command that sends both, and its arguments
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
     /// Show the catalogue of causes, or one of them in full
     Explain {
         /// Id of a cause, as verdicts name it

@@ -2,6 +2,7 @@
 
 mod cli;
 mod command;
+mod compare;
 mod devices;
 mod diff;
 mod doctor;
@@ -63,6 +64,15 @@ fn main() -> ExitCode {
             report::run(&cli.options, &file, packets.as_ref())
         }
         Some(Command::Diff { a, b }) => diff::run(&cli.options, &a, &b),
+        Some(Command::Compare {
+            a,
+            b,
+            file,
+            command,
+        }) => {
+            let asked = compare::Asked { a, b };
+            compare::run(&cli.options, &asked, file.as_deref(), &command)
+        }
         Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
         Some(Command::Doctor) => doctor::run(&cli.options),
     };

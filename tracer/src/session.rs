@@ -22,11 +22,13 @@ use tracer_common::config::{Config, IFNAMSIZ};
 use crate::{
     cli::{Format, Options},
     command::Traced,
+    compare::{Asked, Pair},
     devices::{
         self, FindError, Snapshot,
         netns::{self, Netns},
     },
     event::{Event, Sample, Start},
+    filter::Host,
     flows::{Counts, FOU, Row, Watched},
     judge::Place,
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
@@ -87,6 +89,20 @@ pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
     })
 }
 
+/// `tracer compare -- CMD`.
+pub fn compare(options: &Options, asked: &Asked, command: &[OsString]) -> Result<u8> {
+    runtime()?.block_on(async {
+        // What is told is where they part.
+        let mut session = Session::open(options, command, false, Box::new(io::sink()))?;
+        let mut pair = Pair::new(session.story.start(), asked, &Host)?;
+        for event in session.story.book().known() {
+            pair.take(&event);
+        }
+        session.pair = Some(pair);
+        session.follow(Some(command)).await
+    })
+}
+
 /// `tracer record -o FILE`.
 pub fn record(
     options: &Options,
@@ -124,6 +140,8 @@ struct Session<'a> {
     story: Story<Box<dyn Write>>,
     inquiry: Inquiry,
     recorder: Option<Recorder>,
+    /// Two selections of what happens.
+    pair: Option<Pair>,
 }
 
 impl<'a> Session<'a> {
@@ -229,6 +247,7 @@ impl<'a> Session<'a> {
             story: Story::new(start, manner, about, out),
             inquiry: Inquiry::start().context("cannot start a thread")?,
             recorder: None,
+            pair: None,
         };
         session.learn(snapshot, true)?;
         session.probes.set_ports(session.story.book().ports())?;
@@ -325,6 +344,9 @@ impl<'a> Session<'a> {
         self.count()?;
         let recorder = self.recorder.take();
         let recorded = recorder.map(Recorder::finish).transpose()?;
+        if let Some(pair) = self.pair.take() {
+            return pair.conclude(self.options.format);
+        }
         let ending = self.story.conclude()?;
         if let Some((path, bytes)) = recorded {
             let _ = writeln!(
@@ -341,6 +363,9 @@ impl<'a> Session<'a> {
     fn tell(&mut self, event: Event) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {
             recorder.append(&event)?;
+        }
+        if let Some(pair) = &mut self.pair {
+            pair.take(&event);
         }
         self.story.take(&event);
         Ok(())

@@ -18,6 +18,8 @@ const MORE: &str = "…";
 pub struct Error {
     message: String,
     text: String,
+    /// The option that it was given by.
+    option: &'static str,
     /// Bytes of the text.
     spot: Range<usize>,
 }
@@ -27,8 +29,14 @@ impl Error {
         Self {
             message: printable(message.into().as_bytes()),
             text: text.to_owned(),
+            option: "--filter",
             spot,
         }
+    }
+
+    /// The same of an expression that another option gave.
+    pub fn given_by(self, option: &'static str) -> Self {
+        Self { option, ..self }
     }
 
     /// The expression, and carets below the spot: two lines that are safe on a
@@ -88,7 +96,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--filter: {}", self.message)
+        write!(f, "{}: {}", self.option, self.message)
     }
 }
 

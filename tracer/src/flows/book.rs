@@ -491,6 +491,35 @@ impl Book {
         self.devices.get(&(netns, ifindex))
     }
 
+    /// Packets of what is asked for that were sent, by device; and how many more
+    /// may be.
+    pub fn selected_sent(&self) -> (BTreeMap<String, u64>, u64) {
+        let (mut sent, mut undecided) = (BTreeMap::new(), 0);
+        let alone = self.counts.devices.len() <= 1;
+        for (key, packets) in self
+            .counts
+            .passed
+            .iter()
+            .filter(|(_, packets)| **packets > 0)
+        {
+            let selection = self.selection.as_ref();
+            match selection.map_or(Some(true), |selection| selection.passes(key, alone)) {
+                Some(true) => {
+                    let device = self.name((key.netns, key.ifindex), &[]);
+                    let netns = self.netns_label(key.netns);
+                    let device = match netns {
+                        Some(netns) => format!("{device} (netns {netns})"),
+                        None => device,
+                    };
+                    *sent.entry(device).or_insert(0) += *packets;
+                }
+                Some(false) => {}
+                None => undecided += *packets,
+            }
+        }
+        (sent, undecided)
+    }
+
     /// What was sent, by device and destination.
     pub fn sent(&self) -> Vec<Sent> {
         let passed = self.counts.passed.iter();

@@ -13,9 +13,13 @@ use std::collections::HashMap;
 
 use tracer_common::{
     config::{IFNAMSIZ, KIND_LEN},
-    filter::{Filter, Named, code, matches},
+    filter::{Filter, MAX_OPS, Named, Op, code, end, header, matches},
+    flow::{
+        IPPROTO_AH, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_L2TP,
+        IPPROTO_MPLS, IPPROTO_UDP,
+    },
     record::Record,
-    tally::{DeviceKey, TallyKey},
+    tally::{DeviceKey, PassedKey, TallyKey, outcome},
 };
 
 use crate::{
@@ -203,6 +207,58 @@ impl Selection {
         })
     }
 
+    /// Are packets with this key, which passed, asked for? Of them, destination,
+    /// family and protocol are kept. `alone`: no other tunnel is there that
+    /// they could have been in before.
+    pub fn passes(&self, key: &PassedKey, alone: bool) -> Option<bool> {
+        let mut record = blank();
+        record.key.flow.dst = key.dst;
+        record.key.flow.ethertype = key.ethertype;
+        record.key.flow.proto = key.proto;
+        record.key.netns = key.netns;
+        record.key.ifindex = key.ifindex;
+        record.key.outcome = outcome::DROPPED;
+        let device = DeviceKey {
+            netns: key.netns,
+            ifindex: key.ifindex,
+        };
+        let named = self.names.get(&device);
+        if let Some(named) = named {
+            (record.dev, record.kind) = (named.name, named.kind);
+        }
+        // What carries another packet may have been put around it by a tunnel.
+        let nested = !alone && carries(key.proto);
+        let all_dst = key.dst != [0; 16];
+        self.programs_say(|alone| {
+            let test = &alone.ops[0];
+            let inner_only = test.headers == header::INNER;
+            let (yes, no) = match test.code {
+                code::HEADER => (true, inner_only && !nested),
+                code::ADDRESS => (
+                    all_dst && test.ends & end::DST != 0,
+                    all_dst && test.ends == end::DST && inner_only && !nested,
+                ),
+                code::NETNS => (true, !nested),
+                code::DEV | code::KIND => (named.is_some(), named.is_some() && !nested),
+                _ => (false, false),
+            };
+            // The source is not kept: it must not be what matches.
+            let dst_only = Filter {
+                ops: with_ends(alone, test.ends & end::DST),
+                ..*alone
+            };
+            let program = if test.code == code::ADDRESS {
+                &dst_only
+            } else {
+                alone
+            };
+            match self.runs(program, &record) {
+                true => yes.then_some(true),
+                false => no.then_some(false),
+            }
+        })
+    }
+
     fn programs_say(&self, test: impl Fn(&Filter) -> Option<bool>) -> Option<bool> {
         let mut all = Some(true);
         for program in &self.programs {
@@ -231,6 +287,28 @@ impl Decided {
 fn is_of_sender(alone: &Filter) -> bool {
     let asked = alone.ops[0].code;
     matches!(asked, code::MARK | code::UID | code::PID | code::COMM)
+}
+
+/// Is it a protocol that other packets travel in?
+fn carries(proto: u8) -> bool {
+    matches!(
+        proto,
+        IPPROTO_IPIP
+            | IPPROTO_UDP
+            | IPPROTO_IPV6
+            | IPPROTO_GRE
+            | IPPROTO_ESP
+            | IPPROTO_AH
+            | IPPROTO_L2TP
+            | IPPROTO_MPLS
+    )
+}
+
+/// The one test, of these ends.
+fn with_ends(alone: &Filter, ends: u32) -> [Op; MAX_OPS] {
+    let mut ops = alone.ops;
+    ops[0].ends = ends;
+    ops
 }
 
 /// A record that says nothing.

@@ -119,6 +119,55 @@ fn recordings_are_compared() {
 }
 
 #[test]
+fn selections_are_compared() {
+    let newer = RECORDING.replace("seed-5.10", "seed-6.1");
+    let compare = |a: &str, b: &str, options: &[&str]| {
+        Output::of(tracer(
+            &[&["compare", "--a", a, "--b", b], options].concat(),
+        ))
+    };
+    let output = compare("inner ip6", "inner ip", &[&newer]);
+    output.assert_code(0);
+    assert!(output.stdout.contains("do not part"), "{output:?}");
+    let output = compare("inner ip6", "arp", &[&newer, "--format", "json"]);
+    output.assert_code(125);
+    assert_eq!(output.json()[0]["type"], "compare");
+    let output = compare("inner ip6", "ip7", &[&newer]);
+    output.assert_code(2);
+    assert!(
+        output.stderr.contains("--b: unknown word 'ip7'"),
+        "{output:?}"
+    );
+    compare("ip", "ip6", &[]).assert_code(2);
+    compare("ip", "ip6", &[&newer, "--", "true"]).assert_code(2);
+    compare("ip", "ip6", &["/no/such.rec"]).assert_code(125);
+    compare("ip", "ip6", &[&newer, "--format", "html"]).assert_code(2);
+    compare("ip", "ip6", &[&newer, "--dev", "x"]).assert_code(2);
+}
+
+#[test]
+fn selections_of_what_a_command_sends() {
+    if !can_trace() {
+        return;
+    }
+    let Some(net) = Net::new("vx0") else { return };
+    let send = "for port in 9 9 10; do echo x > /dev/udp/192.168.9.2/$port; done";
+    let own = ["compare", "--a", "inner port 9", "--b", "inner port 10"];
+    let command = ["--", "ip", "netns", "exec", &net.name, "bash", "-c", send];
+    let scope = ["--netns", &net.name];
+    let output = Output::of(tracer(&[&own[..], &scope, &command].concat()));
+    output.assert_code(0);
+    for words in [
+        "A: inner port 9: 2 vanished",
+        "B: inner port 10: 1 vanished",
+        CAUSE,
+        "do not part",
+    ] {
+        assert!(output.stdout.contains(words), "{output:?}");
+    }
+}
+
+#[test]
 fn a_report_does_not_trace() {
     for options in [&["--duration", "1s"][..], &["--all-drops"]] {
         let output = report(Path::new(RECORDING), options);

@@ -2,7 +2,6 @@ use proptest::{prelude::*, sample::select};
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow},
     record::sender,
-    tally::outcome,
 };
 
 use super::*;
@@ -128,6 +127,54 @@ fn devices_are_asked_for_as_wholes() {
     assert!(!Selection::default().by_netns(5).has_device(key, None));
     assert!(selection("ip").divides_devices());
     assert!(Selection::default().by_dev(b"sixteen bytes, no").is_none());
+}
+
+#[test]
+fn what_passed_is_decided_by_what_is_kept_of_it() {
+    let passed = |ethertype, proto, dst: [u8; 4]| {
+        let mut key = PassedKey {
+            netns: 4,
+            ifindex: 3,
+            ethertype,
+            proto,
+            ..PassedKey::default()
+        };
+        key.dst[..4].copy_from_slice(&dst);
+        key
+    };
+    let tcp = passed(ETH_P_IP, 6, [10, 0, 0, 2]);
+    for (text, expected) in [
+        ("inner ip", Some(true)),
+        ("inner ip6", Some(false)),
+        ("not inner tcp", Some(false)),
+        // Its outer header may be.
+        ("ip6", None),
+        ("inner dst host 10.0.0.2", Some(true)),
+        ("inner dst host 10.0.0.3", Some(false)),
+        ("inner host 10.0.0.2", Some(true)),
+        // The source may be.
+        ("inner host 10.0.0.3", None),
+        ("inner src net 0.0.0.0/0", None),
+        ("inner port 80", None),
+        ("uid 0", None),
+        ("netns 4", Some(true)),
+        ("netns 5", Some(false)),
+        ("inner ip and uid 0", None),
+        ("inner ip6 and uid 0", Some(false)),
+    ] {
+        assert_eq!(selection(text).passes(&tcp, false), expected, "{text}");
+    }
+    // In a tunnel's packet there may be another.
+    let udp = passed(ETH_P_IP, 17, [10, 0, 0, 2]);
+    let ip6 = selection("inner ip6");
+    assert_eq!(ip6.passes(&udp, false), None);
+    assert_eq!(ip6.passes(&udp, true), Some(false));
+    // Where there was no room for destinations.
+    let coarse = passed(ETH_P_IP, 6, [0; 4]);
+    assert_eq!(
+        selection("inner dst net 0.0.0.0/0").passes(&coarse, true),
+        None
+    );
 }
 
 const TEXTS: &[&str] = &[
