@@ -105,7 +105,7 @@ impl SkBuff {
         ) else {
             return false;
         };
-        if transport == u16::MAX || transport >= network || transport < IPV6_HEADER {
+        if transport == u16::MAX || transport > network || transport < IPV4_HEADER {
             return false;
         }
         if ecn(head + u64::from(network)) != Some(NOT_ECT) {
