@@ -25,8 +25,11 @@ pub struct Config {
     pub stack_size: u32,
     /// 1: the kernel is PREEMPT_RT, so frames are kept by task, not by CPU.
     pub realtime: u32,
+    /// 1: send the record of every drop, 0: of the first of each sort and then
+    /// of ever fewer.
+    pub all_records: u32,
 }
-const _: () = assert!(size_of::<Config>() == 44);
+const _: () = assert!(size_of::<Config>() == 48);
 crate::pod!(Config);
 
 /// Indices of the array `SWITCHES`: known only after the programs are attached.

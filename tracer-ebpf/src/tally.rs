@@ -7,11 +7,14 @@ use tracer_common::{
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES};
+use crate::{
+    globals::config,
+    maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES},
+};
 
 const BPF_NOEXIST: u64 = 1;
 /// So many records of one tally on one CPU are sent in any case; beyond, only
-/// at powers of two. The count stays exact.
+/// at powers of two, unless all are asked for. The count stays exact.
 const EVERY_RECORD: u64 = 64;
 
 /// Something could not be kept.
@@ -127,7 +130,7 @@ fn add(tally: &mut Tally, record: &Record) -> u64 {
 #[inline(always)]
 pub fn drop(coarse: &mut TallyKey, record: &mut Record) {
     let nth = count(coarse, record);
-    if nth > EVERY_RECORD && nth & (nth - 1) != 0 {
+    if config!(all_records) == 0 && nth > EVERY_RECORD && nth & (nth - 1) != 0 {
         return;
     }
     // SAFETY: the helper has no preconditions.

@@ -98,6 +98,10 @@ pub struct Options {
     /// Also drops that no tunnel is part of
     #[arg(long, global = true)]
     pub all_drops: bool,
+    /// Keep the details of every drop, not only of the first of each sort and then of
+    /// ever fewer; counts are exact in any case
+    #[arg(long, global = true)]
+    pub all_records: bool,
     /// Show the kernel's stack of each drop
     #[arg(long, global = true)]
     pub stack: bool,

@@ -136,6 +136,7 @@ impl<'a> Session<'a> {
         let btf = Arc::new(Btf::vmlinux()?);
         let mut config = Config {
             all_drops: options.all_drops.into(),
+            all_records: options.all_records.into(),
             stack: options.stack.into(),
             ..Config::default()
         };

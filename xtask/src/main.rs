@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod apt;
+mod bench;
 mod bpf_linker;
 mod build;
 mod check;
@@ -62,6 +63,8 @@ enum Errand {
     Scenarios(accuracy::Options),
     /// Run a command in a virtual machine with a distribution's kernel
     Vm(vm::Options),
+    /// What tracer costs and keeps, on this machine, beside its peers
+    Bench(bench::Options),
     /// Play the bug that started it all, live
     Demo,
     /// Send what a scenario needs; for guests
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Errand::Check => check::command(),
         Errand::Test(options) => test::command(&options),
         Errand::Scenarios(options) => return end(accuracy::command(&options)),
+        Errand::Bench(options) => return end(bench::command(&options)),
         Errand::Demo => return end(demo::command()),
         Errand::Traffic(options) => return end(traffic::command(&options)),
         Errand::Vm(options) => return end(vm::command(&options)),

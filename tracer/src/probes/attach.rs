@@ -29,7 +29,10 @@ use super::{
     load::{self, brief},
     points::{FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
 };
-use crate::kernel::{btf::Btf, host, offsets, symbols::Symbols};
+use crate::{
+    kernel::{btf::Btf, host, offsets, symbols::Symbols},
+    memory,
+};
 
 /// The object that build.rs made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
@@ -124,6 +127,7 @@ impl Probes {
             .load(OBJECT)
             .context("the kernel refused tracer's maps")?;
         drop(loader);
+        memory::give_back_file(OBJECT);
         let mut probes = Self {
             ebpf,
             attached: Vec::new(),
