@@ -93,9 +93,12 @@ fn without_lines(section: &[u8]) -> anyhow::Result<Vec<u8>> {
         .get(..end)
         .context(".BTF.ext ends within what it says of functions")?
         .to_vec();
-    let lines = u32::try_from(end - header)?.to_le_bytes();
-    for (at, value) in [(LINES, lines), (LINES + 4, [0; 4])] {
-        if let Some(field) = short.get_mut(at..at + 4) {
+    // Both begin where the section ends by now, and are empty.
+    let behind = u32::try_from(end - header)?.to_le_bytes();
+    for (at, value) in [(LINES, behind), (LINES + 4, [0; 4]), (RELOCATIONS, behind)] {
+        if at < header
+            && let Some(field) = short.get_mut(at..at + 4)
+        {
             field.copy_from_slice(&value);
         }
     }

@@ -43,7 +43,10 @@ pub mod switch {
     /// 1: all points are attached. What passes before is not looked at: half of
     /// its evidence would be missing.
     pub const READY: u32 = 2;
-    pub const COUNT: u32 = 3;
+    /// 1: the points of frames are not attached, for want of tunnels: the first
+    /// that comes up is to be told.
+    pub const RESTING: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 /// Values of the map `KINDS`: bits of what is known of a kind of tunnel.

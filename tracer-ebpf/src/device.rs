@@ -1,16 +1,23 @@
 //! `struct net_device` of the running kernel, and its counters.
 
+use aya_ebpf::helpers::generated;
 use tracer_common::{
-    config::{IFNAMSIZ, KIND_LEN},
+    ABI_VERSION,
+    config::{IFNAMSIZ, KIND_LEN, switch},
     offsets::ABSENT,
+    record::Notice,
     tally::{self, RX, TX},
 };
 
 use crate::{
+    frame,
     globals::{config, offset},
-    maps::{KINDS, PERCPU},
+    maps::{KINDS, PERCPU, RECORDS},
     read,
 };
+
+/// Wakes whoever waits for the ring buffer, although they have not caught up.
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
 
 /// ARPHRD_* of devices that carry bare IP inside IP (include/uapi/linux/if_arp.h):
 /// tunnels even where their kind is not in the table.
@@ -169,6 +176,35 @@ impl NetDevice {
     fn word(self, offset: u32) -> u64 {
         read::at(self.0, offset).unwrap_or(0)
     }
+}
+
+/// A device gets its queue: it is about to come up for the first time. Where the
+/// points of frames rest, the first tunnel is what they wait for.
+#[inline(always)]
+pub fn comes_up(dev: NetDevice) {
+    if !frame::switched(switch::RESTING) {
+        return;
+    }
+    let mut kind = [0; KIND_LEN];
+    if dev.tunnel_kind(&raw mut kind).is_none() {
+        return;
+    }
+    let mut notice = Notice {
+        version: ABI_VERSION,
+        size: size_of::<Notice>() as u16,
+        reserved: 0,
+    };
+    // Where there is no room, the records that are there wake the user side, and
+    // one of them is of a tunnel soon.
+    // SAFETY: the notice is alive, and of that size.
+    let _ = unsafe {
+        generated::bpf_ringbuf_output(
+            (&raw const RECORDS).cast_mut().cast(),
+            (&raw mut notice).cast(),
+            size_of::<Notice>() as u64,
+            BPF_RB_FORCE_WAKEUP,
+        )
+    };
 }
 
 /// What to add to a per-CPU pointer to get this CPU's copy.

@@ -460,26 +460,37 @@ pub fn pop(context: &mut Context) -> Option<&mut Frame> {
     context.frames.get_mut(index as usize)
 }
 
+/// Writes down which counters of its device moved since the frame was opened.
 #[inline(always)]
-fn close(context: &mut Context, code: i32) {
-    let room = &raw mut context.room;
-    let Some(frame) = pop(context) else { return };
+fn compare(frame: &mut Frame) {
     let mut after = [0u64; TX];
     NetDevice(frame.dev).transmit_counters(&mut after);
     let record = &mut frame.record;
-    let key = &mut record.key;
-    key.counters = 0;
     for (n, (after, before)) in after.iter().zip(&frame.before).enumerate() {
         let moved = after.wrapping_sub(*before) as u32;
         record.counters[n] = moved;
         if moved != 0 {
-            key.counters |= 1 << n;
+            record.key.counters |= 1 << n;
         }
     }
+}
+
+#[inline(always)]
+fn close(context: &mut Context, code: i32) {
+    let room = &raw mut context.room;
+    let Some(frame) = pop(context) else { return };
+    let handed = frame.record.key.seen & seen::HANDED_TO_IP != 0;
+    frame.record.key.counters = 0;
+    // Of a packet that is well on its way nobody asks which counters moved, and
+    // reading them is dear.
+    if !handed || frame.record.key.freed_by != freed_by::NONE {
+        compare(frame);
+    }
+    let record = &mut frame.record;
+    let key = &mut record.key;
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
 
-    let handed = key.seen & seen::HANDED_TO_IP != 0;
     let device = DeviceKey {
         netns: key.netns,
         ifindex: key.ifindex,

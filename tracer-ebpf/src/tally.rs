@@ -37,10 +37,12 @@ pub enum DeviceEvent {
 /// Counts for a device.
 #[inline(always)]
 pub fn device(key: DeviceKey, event: DeviceEvent) {
-    if DEVICES.get_ptr(&key).is_none() {
+    let mut known = DEVICES.get_ptr_mut(&key);
+    if known.is_none() {
         let _ = DEVICES.insert(&key, &DeviceTally::default(), BPF_NOEXIST);
+        known = DEVICES.get_ptr_mut(&key);
     }
-    let Some(tally) = DEVICES.get_ptr_mut(&key) else {
+    let Some(tally) = known else {
         lose(lost::TALLY);
         return;
     };
@@ -75,10 +77,12 @@ pub fn passed(key: &TallyKey) {
 
 #[inline(always)]
 fn one_more(key: &PassedKey) -> bool {
-    if PASSED.get_ptr(key).is_none() {
+    let mut known = PASSED.get_ptr_mut(key);
+    if known.is_none() {
         let _ = PASSED.insert(key, &0, BPF_NOEXIST);
+        known = PASSED.get_ptr_mut(key);
     }
-    let Some(count) = PASSED.get_ptr_mut(key) else {
+    let Some(count) = known else {
         return false;
     };
     // SAFETY: this CPU's own element.
@@ -90,10 +94,12 @@ fn one_more(key: &PassedKey) -> bool {
 /// `coarse` is room for a key.
 #[inline(always)]
 fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
-    if TALLIES.get_ptr(&record.key).is_none() {
+    let mut known = TALLIES.get_ptr_mut(&record.key);
+    if known.is_none() {
         let _ = TALLIES.insert(&record.key, &Tally::default(), BPF_NOEXIST);
+        known = TALLIES.get_ptr_mut(&record.key);
     }
-    if let Some(tally) = TALLIES.get_ptr_mut(&record.key) {
+    if let Some(tally) = known {
         // SAFETY: this CPU's own element.
         return add(unsafe { &mut *tally }, record);
     }

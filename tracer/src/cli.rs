@@ -109,6 +109,10 @@ pub struct Options {
     /// what is lost without it
     #[arg(long, global = true, value_name = "POINT", hide = true)]
     pub withhold: Vec<String>,
+    /// Where no tunnel is seen, attach nothing that only tells of tunnels until one
+    /// comes up, although not every network namespace could be looked at
+    #[arg(long, global = true, hide = true)]
+    pub rest: bool,
     /// Say more on stderr; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -31,7 +31,7 @@ use crate::{
     judge::Place,
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     memory,
-    probes::{Prepared, Probes},
+    probes::{Prepared, Probes, kinds},
     record::{Limits, Output, Recorder, Scope},
     routing::Inquiry,
     story::{Manner, Story},
@@ -242,6 +242,9 @@ impl<'a> Session<'a> {
         // Before the first line: whoever reads it may answer with a signal.
         let mut interrupt = Interrupts::listen()?;
         self.story.begin()?;
+        if command.is_none() {
+            self.rest()?;
+        }
         if recording {
             tracing::info!("attached, recording");
         } else if watching && self.options.format != Format::Json && !terminal::is_terminal() {
@@ -325,6 +328,41 @@ impl<'a> Session<'a> {
         Ok(ending.exit_status)
     }
 
+    /// Where there is no tunnel, what only tells of tunnels is not attached until
+    /// one comes up; a packet that it gets within moments is in no frame then.
+    /// Only where nothing waits for us: what a command does is seen from the
+    /// first packet on.
+    fn rest(&mut self) -> Result<()> {
+        // Most hosts that are looked at have one: nothing to prepare there.
+        if !self.may_rest(&devices::snapshot(None)) {
+            return Ok(());
+        }
+        if let Err(error) = self.probes.watch_for_tunnels() {
+            // All stays attached.
+            tracing::debug!("the first tunnel would not be noticed: {error:#}");
+            return Ok(());
+        }
+        // Once more: one that came since is told from here on.
+        let snapshot = devices::snapshot(None);
+        match self.may_rest(&snapshot) {
+            true => self.probes.rest(),
+            false => self.probes.wake()?,
+        }
+        self.learn(snapshot, false)
+    }
+
+    /// Is there certainly no tunnel, and will one that comes up be noticed?
+    fn may_rest(&self, snapshot: &Snapshot) -> bool {
+        let all_seen = snapshot.problems.is_empty() || self.options.rest;
+        all_seen && snapshot.has_no_tunnels() && !self.has_kindless_tunnels()
+    }
+
+    /// Is a driver there whose devices do not say that they are tunnels?
+    fn has_kindless_tunnels(&self) -> bool {
+        let l2tp = kinds::find("l2tp").map_or("", |kind| kind.xmit);
+        self.symbols.find(l2tp).next().is_some()
+    }
+
     /// Tells what happened.
     fn tell(&mut self, event: Event) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {
@@ -360,6 +398,12 @@ impl<'a> Session<'a> {
     fn take(&mut self) -> Result<()> {
         for _ in 0..BATCHES {
             let records = self.stream.records(BATCH);
+            // Of a tunnel that nobody had heard of, too.
+            if self.stream.noticed()
+                || self.probes.is_resting() && records.iter().any(|record| record.key.ifindex != 0)
+            {
+                self.probes.wake()?;
+            }
             if records.is_empty() {
                 return Ok(());
             }
@@ -464,7 +508,15 @@ impl<'a> Session<'a> {
     /// Reads the symbols again if modules came or went.
     fn follow_modules(&mut self) {
         match self.symbols.reload_if_changed() {
-            Ok(true) => self.probes.follow_modules(&self.symbols),
+            Ok(true) => {
+                self.probes.follow_modules(&self.symbols);
+                if self.probes.is_resting()
+                    && self.has_kindless_tunnels()
+                    && let Err(error) = self.probes.wake()
+                {
+                    tracing::warn!("cannot attach to what a tunnel needs: {error:#}");
+                }
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!("cannot read the kernel's symbols again: {error:#}");

@@ -1,5 +1,7 @@
 //! The judge on evidence as kernels gave it.
 
+use std::sync::Arc;
+
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
     tally::{
@@ -36,10 +38,10 @@ pub fn sit() -> Evidence {
             module: Some("sit".to_owned()),
         }),
         reason: None,
-        device: Some(Device {
+        device: Some(Arc::new(Device {
             kind: "sit".to_owned(),
             ..Device::default()
-        }),
+        })),
         freed_device: None,
         kind: "sit".to_owned(),
         routes_watched: true,

@@ -7,5 +7,6 @@ mod endings;
 mod names;
 mod recordings;
 mod refused;
+mod rest;
 mod support;
 mod terminal;

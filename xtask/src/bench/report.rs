@@ -162,7 +162,7 @@ impl Report<'_> {
             bars.push(bar(
                 what.to_owned(),
                 at_most,
-                self.added(load, Variant::Counting),
+                self.added(load, Variant::Watching),
                 "ns",
             ));
         }

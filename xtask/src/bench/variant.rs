@@ -30,6 +30,9 @@ pub enum Variant {
     Nothing,
     /// `tracer run`: exact counts, and the details of some.
     Counting,
+    /// `tracer watch`: the same, shown each second; where there is no tunnel,
+    /// its hooks wait for one.
+    Watching,
     /// `tracer record --all-records`: the details of all.
     Recording,
     RawCount,
@@ -39,13 +42,15 @@ pub enum Variant {
 }
 
 impl Variant {
-    pub const TRACER: [Self; 3] = [Self::Nothing, Self::Counting, Self::Recording];
+    pub const OF_DROPS: [Self; 3] = [Self::Nothing, Self::Counting, Self::Recording];
+    pub const OF_OTHERS: [Self; 3] = [Self::Nothing, Self::Counting, Self::Watching];
     pub const PEERS: [Self; 4] = [Self::RawCount, Self::ReasonCount, Self::Print, Self::Perf];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Counting => "tracer counting",
+            Self::Watching => "tracer watching",
             Self::Recording => "tracer recording every drop",
             Self::RawCount => "bpftrace rawtracepoint count",
             Self::ReasonCount => "bpftrace count by reason and location",
@@ -126,7 +131,7 @@ impl Running {
         };
         let mut command = match variant {
             Variant::Nothing => return Ok(running),
-            Variant::Counting | Variant::Recording => running.tracer(),
+            Variant::Counting | Variant::Watching | Variant::Recording => running.tracer(),
             Variant::Perf => {
                 let mut command = Command::new("perf");
                 let arguments = ["record", "-q", "-a", "-e", "skb:kfree_skb", "-o"];
@@ -161,6 +166,11 @@ impl Running {
                 command.arg(&self.file).stderr(Stdio::piped());
                 command.args(["--duration", LONGEST]);
             }
+            Variant::Watching => {
+                command.args(["watch", "-v", "--rest", "--format", "lines"]);
+                command.args(["--duration", LONGEST]);
+                command.stdout(Stdio::null()).stderr(Stdio::piped());
+            }
             _ => {
                 command.args(["run", "--format", "json", "--duration", LONGEST]);
                 command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -183,7 +193,9 @@ impl Running {
         // What follows the line is read at the end.
         match variant {
             Variant::Counting => child.stdout = line_with(child.stdout.take(), "\"start\"")?,
-            Variant::Recording => child.stderr = line_with(child.stderr.take(), "attached")?,
+            Variant::Watching | Variant::Recording => {
+                child.stderr = line_with(child.stderr.take(), "attached")?;
+            }
             _ => thread::sleep(PEER_SETTLES),
         }
         self.ready = began.elapsed();
@@ -197,7 +209,6 @@ impl Running {
         }
         Ok(())
     }
-
 
     /// Ends it, and asks what it saw.
     pub fn stop(mut self) -> anyhow::Result<Seen> {
@@ -220,7 +231,7 @@ impl Running {
         child.wait()?;
         let detached = began.elapsed();
         let seen = match self.variant {
-            Variant::Nothing => Seen::default(),
+            Variant::Nothing | Variant::Watching => Seen::default(),
             Variant::Counting => tracers_word(&out, self.load)?,
             Variant::Recording => {
                 let mut report = Command::new(paths::tracer());
@@ -296,10 +307,13 @@ fn tracers_word(lines: &str, load: Load) -> anyhow::Result<Seen> {
 }
 
 fn is_ours(drop: &Value, load: Load) -> bool {
-    let inner = &drop["inner"];
+    let outer = &drop["outer"];
     match load {
+        // Where no tunnel is part of it, the only header is the outer one.
         Load::ClosedPort => {
-            inner["dst"] == load.to().ip().to_string() && inner["dport"] == load.to().port()
+            outer["dst"] == load.to().ip().to_string()
+                && outer["dport"] == load.to().port()
+                && outer["proto"] == "udp"
         }
         // Where there is no room for each flow, its addresses are not known.
         _ => drop["tunnel"]["dev"] == "t0" && drop["cause"] == "no-fdb-entry",
@@ -352,7 +366,7 @@ mod tests {
             "\n",
             r#"{"type":"drop","cause":"no-fdb-entry","tunnel":{"dev":"t0"},"count":3}"#,
             "\n",
-            r#"{"type":"drop","cause":"other","tunnel":{"dev":"t1"},"inner":{"dst":"127.0.0.1","dport":9},"count":5}"#,
+            r#"{"type":"drop","cause":"other","tunnel":{"dev":"t1"},"outer":{"proto":"udp","dst":"127.0.0.1","dport":9},"count":5}"#,
             "\n",
             r#"{"type":"end","complete":true,"records":4,"lost":{"ring":1,"tally":0,"frames":0}}"#,
         );
