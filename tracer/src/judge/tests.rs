@@ -247,6 +247,18 @@ fn what_arrived_is_no_drop() {
 }
 
 #[test]
+fn what_a_driver_frees_without_a_frame_is_a_drop() {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::AT_DEVICE;
+    evidence.key.seen = 0;
+    evidence.place = at("sit_tunnel_xmit.isra.0");
+    assert!(is_drop(&evidence));
+    // A copy that is let go of without a word.
+    evidence.place = at("icmp_rcv");
+    assert!(!is_drop(&evidence));
+}
+
+#[test]
 fn what_is_for_others_is_no_drop() {
     let mut evidence = sit();
     evidence.key.outcome = outcome::LOST_LATER;

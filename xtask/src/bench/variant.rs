@@ -22,6 +22,9 @@ const PEER_SETTLES: Duration = Duration::from_millis(1000);
 /// tracer ends by itself, should we not.
 const LONGEST: &str = "300s";
 
+/// Where peers look for events.
+const TRACING: &str = "/sys/kernel/tracing";
+
 /// Debian's packages of the peers, with a program of each.
 const PACKAGES: [(&str, &str); 2] = [("bpftrace", "bpftrace"), ("linux-perf", "perf")];
 
@@ -74,9 +77,14 @@ impl Variant {
     }
 }
 
-/// Brings the peers; says why not where they cannot be had.
+/// Brings the peers, and what they read the events' formats from; says why not
+/// where they cannot be had.
 pub fn get_peers() -> anyhow::Result<()> {
-    packages::get(&PACKAGES)
+    packages::get(&PACKAGES)?;
+    if Path::new(TRACING).join("events").exists() {
+        return Ok(());
+    }
+    process::quiet(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACING]))
 }
 
 /// Where what is attached writes.
