@@ -59,10 +59,6 @@ fn what_may_be_a_tunnel_is_not_called_none() {
     for kind in ["vxlan", "sit", "wireguard", "heard-of-by-nobody"] {
         assert!(!with(kind), "{kind}");
     }
-    snapshot
-        .problems
-        .push("a namespace was not read".to_owned());
-    assert!(!snapshot.has_no_tunnels(), "one may be where nobody looked");
 }
 
 #[test]
