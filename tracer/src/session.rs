@@ -68,6 +68,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const MAX_DEV: usize = 15;
 /// Most records taken between two looks at everything else.
 const BATCH: usize = 4096;
+/// So many sorts of drop are many: their memory is worth giving back.
+const MANY: usize = 2048;
 /// Most batches of them taken at one go.
 const BATCHES: usize = 8;
 
@@ -577,14 +579,20 @@ impl<'a> Session<'a> {
         if self.recorder.is_some() {
             return Ok(());
         }
-        let Some(screen) = screen else {
-            return self.story.refresh();
-        };
-        let report = self.story.report();
-        let (width, height) = terminal::size();
-        let now = monotonic();
-        let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
-        screen.draw(&table::render(&report, width, height, age), height)?;
+        match screen {
+            None => self.story.refresh()?,
+            Some(screen) => {
+                let report = self.story.report();
+                let (width, height) = terminal::size();
+                let now = monotonic();
+                let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
+                screen.draw(&table::render(&report, width, height, age), height)?;
+            }
+        }
+        // As much again as what is known was needed to show it.
+        if self.story.book().counts().tallies.len() > MANY {
+            memory::give_back();
+        }
         Ok(())
     }
 }

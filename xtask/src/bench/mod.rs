@@ -7,6 +7,7 @@
 
 mod load;
 mod measure;
+mod profile;
 mod report;
 mod storm;
 mod variant;
@@ -23,6 +24,7 @@ use clap::Args;
 use self::{
     load::{Amount, Load},
     measure::Times,
+    profile::Profile,
     report::Report,
     variant::{Running, Variant},
 };
@@ -108,10 +110,11 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
     // Whatever we start runs there too, but the sender.
     traffic::storm::pin(places.tools)?;
     let began = Instant::now();
-    let costs = costs(options, peers, places, began, &mut notes)?;
+    let (costs, profiles) = costs(options, peers, places, began, &mut notes)?;
     let kept = storm::measure(options.seconds, places, &mut notes)?;
     let report = Report {
         costs: &costs,
+        profiles: &profiles,
         kept: &kept,
         notes: &notes,
         took: began.elapsed(),
@@ -131,7 +134,7 @@ fn costs(
     places: Places,
     began: Instant,
     notes: &mut Vec<String>,
-) -> anyhow::Result<Costs> {
+) -> anyhow::Result<(Costs, Vec<Profile>)> {
     let amount = Amount {
         chunk: CHUNK,
         chunks: options.chunks,
@@ -139,6 +142,7 @@ fn costs(
         flows: 1,
     };
     let mut all = Costs::new();
+    let mut profiles = Vec::new();
     for load in Load::ALL {
         eprintln!("bench: {}", load.title());
         let ready = load.set_up()?;
@@ -209,7 +213,11 @@ fn costs(
             notes.push(format!("{title}: skipped, {why}"));
         }
         all.push((load, costs));
+        match profile::of(load, &ready, amount, places) {
+            Ok(profile) => profiles.push(profile),
+            Err(error) => notes.push(format!("{}: no profile, {error:#}", load.title())),
+        }
     }
     notes.dedup();
-    Ok(all)
+    Ok((all, profiles))
 }

@@ -6,6 +6,7 @@ use super::{
     Cost, Costs,
     load::Load,
     measure::median,
+    profile::Profile,
     storm::{BUSY, FLOWS, Kept, STORM, Takes},
     variant::Variant,
 };
@@ -17,6 +18,7 @@ const GROWTH: &str = include_str!("growth.md");
 
 pub struct Report<'a> {
     pub costs: &'a Costs,
+    pub profiles: &'a [Profile],
     pub kept: &'a Kept,
     pub notes: &'a [String],
     pub took: Duration,
@@ -72,6 +74,10 @@ impl Report<'_> {
         }
         for (load, costs) in self.costs {
             out += &table(*load, costs);
+            let mut profiles = self.profiles.iter();
+            if let Some(profile) = profiles.find(|profile| profile.load == *load) {
+                out += &where_it_goes(profile);
+            }
         }
         out += &self.storms();
         out += &self.takes();
@@ -302,6 +308,29 @@ fn table(load: Load, costs: &[(Variant, Cost)]) -> String {
     out
 }
 
+/// The programs' shares of a packet.
+fn where_it_goes(profile: &Profile) -> String {
+    let of_packet = |n: u64| n as f64 / (profile.packets.max(1)) as f64;
+    let programs = profile
+        .spent
+        .iter()
+        // What others' packets do on the machine does not count.
+        .filter(|spent| of_packet(spent.runs) > 0.01)
+        .map(|spent| {
+            let runs = of_packet(spent.runs);
+            let times = match runs.round() {
+                1.0 => String::new(),
+                _ => format!("{runs:.1} × "),
+            };
+            let each = spent.nanoseconds as f64 / spent.runs as f64;
+            format!("`{}` {times}{each:.0}", spent.name)
+        });
+    format!(
+        "\nBy program, in ns by the kernel's own count, which adds to each what an empty one shows: {}.\n",
+        programs.collect::<Vec<_>>().join(", ")
+    )
+}
+
 fn number(figure: f64) -> String {
     if figure.is_nan() {
         "–".to_owned()
@@ -347,6 +376,7 @@ fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::profile::Spent;
 
     fn bar(at_most: f64, figure: f64) -> String {
         let what = String::new();
@@ -392,6 +422,28 @@ mod tests {
         );
         assert!(
             text.contains("| tracer counting | 1300 | +300 | 1450 | +350 | 20 | 19 | 0 |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_profile_is_of_one_packet() {
+        let spent = |name: &str, runs, nanoseconds| Spent {
+            name: name.to_owned(),
+            runs,
+            nanoseconds,
+        };
+        let text = where_it_goes(&Profile {
+            load: Load::NoFdb,
+            packets: 1000,
+            spent: vec![
+                spent("start", 2000, 800_000),
+                spent("end", 1001, 100_100),
+                spent("rare", 3, 900),
+            ],
+        });
+        assert!(
+            text.contains("shows: `start` 2.0 × 400, `end` 100."),
             "{text}"
         );
     }

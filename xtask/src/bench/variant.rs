@@ -26,7 +26,12 @@ const LONGEST: &str = "300s";
 const TRACING: &str = "/sys/kernel/tracing";
 
 /// Debian's packages of the peers, with a program of each.
-const PACKAGES: [(&str, &str); 2] = [("bpftrace", "bpftrace"), ("linux-perf", "perf")];
+const PACKAGES: [(&str, &str); 3] = [
+    ("bpftrace", "bpftrace"),
+    ("linux-perf", "perf"),
+    // Knows the programs' names.
+    ("bpftool", "bpftool"),
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
@@ -216,6 +221,11 @@ impl Running {
             bail!("{} ended at once ({status}): {why}", variant.title());
         }
         Ok(())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Ends it, and asks what it saw.
