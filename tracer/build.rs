@@ -39,12 +39,24 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Takes the debug information out of the object, which is most of it: BTF,
-/// made from it, is what the kernel reads.
+/// made from it, is what the kernel reads. Of that, the source line of each
+/// instruction goes too: it only decorates the verifier's log, and would be
+/// parsed, kept and checked at each start. `TRACER_LINES=1` leaves it in.
 fn slim(object: &Path) -> anyhow::Result<()> {
+    println!("cargo::rerun-if-env-changed=TRACER_LINES");
+    let lines = env::var_os("TRACER_LINES").is_some();
     let whole = fs::read(object)?;
     let mut builder = Builder::read(whole.as_slice())?;
     for section in builder.sections.iter_mut() {
         let name = section.name.to_string();
+        // Loaders take the values that are there already.
+        section.delete |= name == ".rel.BTF" || name == ".rel.BTF.ext";
+        if name == ".BTF.ext"
+            && !lines
+            && let SectionData::Data(data) = &section.data
+        {
+            section.data = SectionData::Data(without_lines(data)?.into());
+        }
         let name = name.strip_prefix(".rel").unwrap_or(&name);
         section.delete |= name.starts_with(".debug_");
     }
@@ -58,6 +70,39 @@ fn slim(object: &Path) -> anyhow::Result<()> {
     builder.write(&mut slim)?;
     fs::write(object, slim)?;
     Ok(())
+}
+
+/// The section `.BTF.ext` (`struct btf_ext_header` and what it points to)
+/// without the information about lines, which comes behind that about functions.
+fn without_lines(section: &[u8]) -> anyhow::Result<Vec<u8>> {
+    const HEADER_LENGTH: usize = 4;
+    const FUNCTIONS: usize = 8;
+    const LINES: usize = 16;
+    const RELOCATIONS: usize = 24;
+    let word = |at: usize| -> anyhow::Result<usize> {
+        let bytes = section.get(at..at + 4).and_then(|b| b.first_chunk());
+        let bytes = bytes.context(".BTF.ext is too short")?;
+        Ok(u32::from_le_bytes(*bytes) as usize)
+    };
+    let header = word(HEADER_LENGTH)?;
+    let end = header + word(FUNCTIONS)? + word(FUNCTIONS + 4)?;
+    if header >= RELOCATIONS + 8 && word(RELOCATIONS + 4)? != 0 {
+        anyhow::bail!(".BTF.ext has CO-RE relocations, which would be lost");
+    }
+    let mut short = section
+        .get(..end)
+        .context(".BTF.ext ends within what it says of functions")?
+        .to_vec();
+    // Both begin where the section ends by now, and are empty.
+    let behind = u32::try_from(end - header)?.to_le_bytes();
+    for (at, value) in [(LINES, behind), (LINES + 4, [0; 4]), (RELOCATIONS, behind)] {
+        if at < header
+            && let Some(field) = short.get_mut(at..at + 4)
+        {
+            field.copy_from_slice(&value);
+        }
+    }
+    Ok(short)
 }
 
 /// The toolchain that builds this crate builds the kernel side too.

@@ -25,8 +25,11 @@ pub struct Config {
     pub stack_size: u32,
     /// 1: the kernel is PREEMPT_RT, so frames are kept by task, not by CPU.
     pub realtime: u32,
+    /// 1: send the record of every drop, 0: of the first of each sort and then
+    /// of ever fewer.
+    pub all_records: u32,
 }
-const _: () = assert!(size_of::<Config>() == 44);
+const _: () = assert!(size_of::<Config>() == 48);
 crate::pod!(Config);
 
 /// Indices of the array `SWITCHES`: known only after the programs are attached.
@@ -40,7 +43,10 @@ pub mod switch {
     /// 1: all points are attached. What passes before is not looked at: half of
     /// its evidence would be missing.
     pub const READY: u32 = 2;
-    pub const COUNT: u32 = 3;
+    /// 1: the points of frames are not attached, for want of tunnels: the first
+    /// that comes up is to be told.
+    pub const RESTING: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 /// Values of the map `KINDS`: bits of what is known of a kind of tunnel.

@@ -116,3 +116,15 @@ pub struct Record {
 }
 const _: () = assert!(size_of::<Record>() == 512);
 crate::pod!(Record);
+
+/// What the ring buffer carries beside records: told apart by its size. A tunnel
+/// device came up while the hooks of frames were not attached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    pub version: u16,
+    pub size: u16,
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<Notice>() == 8);
+crate::pod!(Notice);

@@ -1,16 +1,23 @@
 //! `struct net_device` of the running kernel, and its counters.
 
+use aya_ebpf::helpers::generated;
 use tracer_common::{
-    config::{IFNAMSIZ, KIND_LEN},
+    ABI_VERSION,
+    config::{IFNAMSIZ, KIND_LEN, switch},
     offsets::ABSENT,
+    record::Notice,
     tally::{self, RX, TX},
 };
 
 use crate::{
+    frame,
     globals::{config, offset},
-    maps::{KINDS, PERCPU},
+    maps::{KINDS, PERCPU, RECORDS},
     read,
 };
+
+/// Wakes whoever waits for the ring buffer, although they have not caught up.
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
 
 /// ARPHRD_* of devices that carry bare IP inside IP (include/uapi/linux/if_arp.h):
 /// tunnels even where their kind is not in the table.
@@ -23,6 +30,9 @@ const ARPHRD_IP6GRE: u16 = 823;
 /// `enum netdev_stat_type` (include/linux/netdevice.h).
 const NETDEV_PCPU_STAT_LSTATS: u8 = 1;
 const NETDEV_PCPU_STAT_DSTATS: u8 = 3;
+
+/// `struct net_device_stats` from `tx_packets` to `tx_fifo_errors`.
+pub type Stats = [u64; 18];
 
 /// Address of a `struct net_device`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,17 +108,27 @@ impl NetDevice {
 
     /// The counters of transmitting as `ip -s link` adds them up, by index of
     /// `COUNTERS`. Per-CPU ones are this CPU's alone: no other CPU can move
-    /// them while the frame is open.
+    /// them while the frame is open. `room` is for what they are read from.
     #[inline(always)]
-    pub fn transmit_counters(self, to: &mut [u64; TX]) {
-        to[tally::TX_PACKETS] = self.word(offset!(stats_tx_packets));
-        to[tally::TX_ERRORS] = self.word(offset!(stats_tx_errors));
+    pub fn transmit_counters(self, room: &mut Stats, to: &mut [u64; TX]) {
+        // At once: a call for each is most of what a frame costs.
+        let block = offset!(stats_tx_packets);
+        let whole = block != ABSENT && read::copy(&raw mut *room, self.0 + u64::from(block));
+        let stat = |field: u32| {
+            let nth = field.wrapping_sub(block) / size_of::<u64>() as u32;
+            match room.get(nth as usize) {
+                Some(value) if whole => *value,
+                _ => self.word(field),
+            }
+        };
+        to[tally::TX_PACKETS] = stat(offset!(stats_tx_packets));
+        to[tally::TX_ERRORS] = stat(offset!(stats_tx_errors));
         to[tally::TX_DROPPED] =
-            self.word(offset!(stats_tx_dropped)) + self.word(offset!(dev_core_tx_dropped));
-        to[tally::TX_CARRIER_ERRORS] = self.word(offset!(stats_tx_carrier_errors));
-        to[tally::COLLISIONS] = self.word(offset!(stats_collisions));
-        to[tally::TX_FIFO_ERRORS] = self.word(offset!(stats_tx_fifo_errors));
-        to[tally::TX_ABORTED_ERRORS] = self.word(offset!(stats_tx_aborted_errors));
+            stat(offset!(stats_tx_dropped)) + self.word(offset!(dev_core_tx_dropped));
+        to[tally::TX_CARRIER_ERRORS] = stat(offset!(stats_tx_carrier_errors));
+        to[tally::COLLISIONS] = stat(offset!(stats_collisions));
+        to[tally::TX_FIFO_ERRORS] = stat(offset!(stats_tx_fifo_errors));
+        to[tally::TX_ABORTED_ERRORS] = stat(offset!(stats_tx_aborted_errors));
 
         let Some(percpu) = percpu_offset() else {
             return;
@@ -169,6 +189,35 @@ impl NetDevice {
     fn word(self, offset: u32) -> u64 {
         read::at(self.0, offset).unwrap_or(0)
     }
+}
+
+/// A device gets its queue: it is about to come up for the first time. Where the
+/// points of frames rest, the first tunnel is what they wait for.
+#[inline(always)]
+pub fn comes_up(dev: NetDevice) {
+    if !frame::switched(switch::RESTING) {
+        return;
+    }
+    let mut kind = [0; KIND_LEN];
+    if dev.tunnel_kind(&raw mut kind).is_none() {
+        return;
+    }
+    let mut notice = Notice {
+        version: ABI_VERSION,
+        size: size_of::<Notice>() as u16,
+        reserved: 0,
+    };
+    // Where there is no room, the records that are there wake the user side, and
+    // one of them is of a tunnel soon.
+    // SAFETY: the notice is alive, and of that size.
+    let _ = unsafe {
+        generated::bpf_ringbuf_output(
+            (&raw const RECORDS).cast_mut().cast(),
+            (&raw mut notice).cast(),
+            size_of::<Notice>() as u64,
+            BPF_RB_FORCE_WAKEUP,
+        )
+    };
 }
 
 /// What to add to a per-CPU pointer to get this CPU's copy.

@@ -21,7 +21,7 @@ use crate::{
     frame::Frame,
     globals::{self, filter},
     maps::{NAMES, OUTERS, SENT},
-    skb::SkBuff,
+    skb::{Fields as _, SkBuff},
     tally,
 };
 

@@ -25,7 +25,7 @@ use crate::{
     maps::{CPU, EMPTY, SENT, SWITCHES, TASKS},
     process, read,
     receive::Receive,
-    skb::SkBuff,
+    skb::{Fields as _, SkBuff},
     tally::{self, DeviceEvent},
 };
 
@@ -197,6 +197,7 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
         ifindex: dev.ifindex(),
     };
     inherit(context, device);
+    let room = &raw mut context.room;
     let Some(frame) = top(context) else { return };
     frame.dev = dev.0;
     frame.kind = facts;
@@ -205,20 +206,25 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
     record.kind = name;
     dev.name(&raw mut record.dev);
     record.mtu = dev.mtu();
-    record.mark = skb.mark();
     record.key.ifindex = device.ifindex;
     record.key.netns = device.netns;
     record.key.sender_ifindex = device.ifindex;
     record.key.sender_netns = device.netns;
-    if let Some(header) = skb.network_header() {
-        record.length = flow::parse(header, skb.protocol(), &mut record.key.flow);
+    // SAFETY: a field of this CPU's or task's own context, beside the frames.
+    let copied = unsafe { &mut (*room).skb };
+    if copied.fill(skb) {
+        record.mark = copied.mark();
+        if let Some(header) = copied.network_header() {
+            record.length = flow::parse(header, copied.protocol(), &mut record.key.flow);
+        }
+        if record.length == 0 {
+            record.length = copied.length();
+        }
+        process::of(ctx, copied.sock(), &mut record.process);
     }
-    if record.length == 0 {
-        record.length = skb.length();
-    }
-    process::of(ctx, skb, &mut record.process);
     filter::named(&device, record);
-    dev.transmit_counters(&mut frame.before);
+    // SAFETY: a field of this CPU's or task's own context, beside the frames.
+    dev.transmit_counters(unsafe { &mut (*room).stats }, &mut frame.before);
     if !filter::on() {
         tally::device(device, DeviceEvent::In);
     }
@@ -460,26 +466,38 @@ pub fn pop(context: &mut Context) -> Option<&mut Frame> {
     context.frames.get_mut(index as usize)
 }
 
+/// Writes down which counters of its device moved since the frame was opened.
 #[inline(always)]
-fn close(context: &mut Context, code: i32) {
-    let room = &raw mut context.room;
-    let Some(frame) = pop(context) else { return };
+fn compare(room: &mut Room, frame: &mut Frame) {
     let mut after = [0u64; TX];
-    NetDevice(frame.dev).transmit_counters(&mut after);
+    NetDevice(frame.dev).transmit_counters(&mut room.stats, &mut after);
     let record = &mut frame.record;
-    let key = &mut record.key;
-    key.counters = 0;
     for (n, (after, before)) in after.iter().zip(&frame.before).enumerate() {
         let moved = after.wrapping_sub(*before) as u32;
         record.counters[n] = moved;
         if moved != 0 {
-            key.counters |= 1 << n;
+            record.key.counters |= 1 << n;
         }
     }
+}
+
+#[inline(always)]
+fn close(context: &mut Context, code: i32) {
+    let room = &raw mut context.room;
+    let Some(frame) = pop(context) else { return };
+    let handed = frame.record.key.seen & seen::HANDED_TO_IP != 0;
+    frame.record.key.counters = 0;
+    // Of a packet that is well on its way nobody asks which counters moved, and
+    // reading them is dear.
+    if !handed || frame.record.key.freed_by != freed_by::NONE {
+        // SAFETY: a field of this CPU's or task's own context, beside the frames.
+        compare(unsafe { &mut *room }, frame);
+    }
+    let record = &mut frame.record;
+    let key = &mut record.key;
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
 
-    let handed = key.seen & seen::HANDED_TO_IP != 0;
     let device = DeviceKey {
         netns: key.netns,
         ifindex: key.ifindex,

@@ -16,7 +16,7 @@ use tracer_common::{
 };
 
 use crate::{
-    device::NetDevice,
+    device::{NetDevice, Stats},
     filter,
     flow::{self, Parsed},
     frame::{self, Context, DEPTH, Frame},
@@ -24,7 +24,7 @@ use crate::{
     maps::{EMPTY, SENT, STACKS},
     read,
     receive::{self, Receive},
-    skb::SkBuff,
+    skb::{Copied, Fields as _, SkBuff},
     tally,
 };
 
@@ -33,6 +33,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub record: Record,
+    pub skb: Copied,
     pub outermost: Flow,
     pub inner: Flow,
     pub room: Room,
@@ -48,6 +49,10 @@ pub struct Room {
     pub coarse: TallyKey,
     /// For the filter's tests.
     pub tests: u64,
+    /// For a device's counters.
+    pub stats: Stats,
+    /// For the packet whose frame is opened.
+    pub skb: Copied,
 }
 
 /// How many frees can be under way in one context: a process frees a packet,
@@ -140,7 +145,7 @@ pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
         if let Some(frame) = innermost(context, skb) {
             frame.consumed = 1;
             frame.consumed_at = location;
-            note(&free, &mut frame.record);
+            note(&free, skb.device(), &mut frame.record);
             return;
         }
         // Another packet than the frame's: one that waited, pushed out of the
@@ -179,7 +184,7 @@ fn innermost(context: &mut Context, skb: SkBuff) -> Option<&mut Frame> {
 
 #[inline(always)]
 fn in_frame(free: &Free, frame: &mut Frame) {
-    note(free, &mut frame.record);
+    note(free, free.skb.device(), &mut frame.record);
     let key = &mut frame.record.key;
     key.freed_by = free.by;
     key.location = free.location;
@@ -197,8 +202,8 @@ fn in_frame(free: &Free, frame: &mut Frame) {
 
 /// What is written down of every freed packet.
 #[inline(always)]
-fn note(free: &Free, record: &mut Record) {
-    if let Some(dev) = free.skb.device()
+fn note(free: &Free, dev: Option<NetDevice>, record: &mut Record) {
+    if let Some(dev) = dev
         && dev.0 != 0
     {
         record.freed_ifindex = dev.ifindex();
@@ -258,7 +263,16 @@ fn outside<const WRAPPED: bool>(free: &Free, context: &mut Context, strays: bool
 fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mut Scratch) {
     // SAFETY: a field of a live structure.
     let strays = unsafe { core::ptr::read_volatile(&raw const scratch.strays) } != 0;
-    let skb = free.skb;
+    let key = free.skb.0;
+    let skb = &mut scratch.skb;
+    if !skb.fill(free.skb) {
+        // `kfree_skb(NULL)` is nothing (kprobe).
+        if key != 0 {
+            tally::lose(lost::TALLY);
+        }
+        return;
+    }
+    let skb = &scratch.skb;
     let Some(header) = skb.network_header() else {
         return;
     };
@@ -268,10 +282,10 @@ fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mu
     scratch.outermost = Flow::default();
     let parsed = flow::walk(header, ethertype, &mut scratch.outermost);
     // Only now: what is known before, the verifier follows through the walk.
-    if let Some(sent) = SENT.get_ptr(&skb.0) {
+    if let Some(sent) = SENT.get_ptr(&key) {
         // A copy: another CPU may give the element to another packet.
         read::copy(&raw mut scratch.record, sent as u64);
-        let _ = SENT.remove(&skb.0);
+        let _ = SENT.remove(&key);
         let record = &mut scratch.record;
         // What stands on no device waits in a socket, as a tap's copy does: its
         // end is not the packet's.
@@ -287,7 +301,7 @@ fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mu
                 record.outer_length = parsed.length;
                 keyed(record);
             }
-            finish(free, context, record, &mut scratch.room);
+            finish(free, context, skb, record, &mut scratch.room);
             return;
         }
     }
@@ -299,7 +313,7 @@ fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mu
 /// An skb's address is reused. The packet is the one remembered only if its
 /// inner header still says so, in the encapsulation or out of it.
 #[inline(always)]
-fn is_same(record: &mut Record, skb: SkBuff, outermost: &Flow) -> bool {
+fn is_same(record: &mut Record, skb: &Copied, outermost: &Flow) -> bool {
     if let Some(inner) = skb.inner_network_header() {
         return record.outer.ethertype != 0 && flow::has_addresses(inner, &record.outer);
     }
@@ -339,7 +353,7 @@ fn stray<const WRAPPED: bool>(
     version: u16,
     parsed: Parsed,
 ) {
-    let skb = free.skb;
+    let skb = &scratch.skb;
     let all = config!(all_drops) != 0;
     let Some(dev) = skb.device() else { return };
     if !all {
@@ -355,7 +369,7 @@ fn stray<const WRAPPED: bool>(
     let by_header = version != 0 && flow::is_tunnels(&scratch.outermost);
     // A tunnel's own receive function knows better (a port we do not).
     let tunnels = by_header
-        || receive::of(context, skb)
+        || receive::of(context, free.skb)
             .is_some_and(|receive| receive.seen & seen::TUNNEL_RECEIVE != 0);
     if !tunnels && !at_tunnel && !all {
         return;
@@ -425,26 +439,26 @@ fn stray<const WRAPPED: bool>(
             outcome::UNRELATED
         };
     }
-    finish(free, context, record, &mut scratch.room);
+    finish(free, context, skb, record, &mut scratch.room);
 }
 
 /// What every drop outside a frame has in common.
 #[inline(always)]
-fn finish(free: &Free, context: &mut Context, record: &mut Record, room: &mut Room) {
-    note(free, record);
+fn finish(free: &Free, context: &mut Context, skb: &Copied, record: &mut Record, room: &mut Room) {
+    note(free, skb.device(), record);
     let key = &mut record.key;
     key.freed_by = free.by;
     key.location = free.location;
     key.reason = free.reason;
     [key.told, key.told_type, key.told_code] = free.told;
-    if free.skb.iif() != 0 {
+    if skb.iif() != 0 {
         key.seen |= seen::RECEIVED;
     }
-    if free.skb.for_other_host() {
+    if skb.for_other_host() {
         key.seen |= seen::OTHER_HOST;
     }
     if let Some(receive) = receive::of(context, free.skb) {
-        received(record, receive, free.skb);
+        received(record, receive, skb);
         receive.skb = 0;
         receive.seen = 0;
     }
@@ -458,7 +472,7 @@ fn finish(free: &Free, context: &mut Context, record: &mut Record, room: &mut Ro
 
 /// What the receiving tunnel's driver did with the packet.
 #[inline(always)]
-fn received(record: &mut Record, receive: &Receive, skb: SkBuff) {
+fn received(record: &mut Record, receive: &Receive, skb: &Copied) {
     record.key.seen |= receive.seen;
     // For what the kernel names no reason of, and no counter that we know of.
     if receive.seen & seen::TUNNEL_RECEIVE != 0 {

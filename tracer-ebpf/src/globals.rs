@@ -18,6 +18,7 @@ pub static CONFIG: Config = Config {
     consume_skb_args: 1,
     stack_size: 0,
     realtime: 0,
+    all_records: 0,
 };
 
 #[unsafe(no_mangle)]

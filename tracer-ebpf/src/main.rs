@@ -107,6 +107,13 @@ pub fn inner_xmit(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// `qdisc_create(ops, dev, parent)`
+#[btf_tracepoint(function = "qdisc_create")]
+pub fn device_up_btf(ctx: BtfTracePointContext) -> i32 {
+    device::comes_up(NetDevice(ctx.arg(1)));
+    0
+}
+
 // --- the outer packet goes to IP --------------------------------------------
 
 /// `iptunnel_xmit(sk, rt, skb, …)`

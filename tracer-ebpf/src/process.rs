@@ -10,7 +10,6 @@ use tracer_common::record::{Process, sender};
 use crate::{
     globals::{config, offset},
     read,
-    skb::SkBuff,
 };
 
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -19,14 +18,14 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 const TCP_TIME_WAIT: u8 = 6;
 const TCP_NEW_SYN_RECV: u8 = 12;
 
-/// Fills a zeroed `process` for a packet whose frame is opened in `context`.
+/// Fills a zeroed `process` for a packet of this `struct sock` (or 0) whose frame
+/// is opened in `context`.
 ///
 /// The current task is the sender only where the packet has a socket that a
 /// file belongs to, and the program runs on that task's own stack: softirqs
 /// borrow the task they interrupted but run on the interrupt stack.
 #[inline(always)]
-pub fn of(context: *mut c_void, skb: SkBuff, process: &mut Process) {
-    let sock = skb.sock();
+pub fn of(context: *mut c_void, sock: u64, process: &mut Process) {
     if sock == 0 {
         return;
     }

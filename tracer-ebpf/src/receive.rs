@@ -11,7 +11,7 @@ use crate::{
     frame::{self, Context},
     globals::offset,
     read,
-    skb::SkBuff,
+    skb::{Fields as _, SkBuff},
 };
 
 /// The packet that was received last.

@@ -1,6 +1,9 @@
 //! `struct sk_buff` of the running kernel.
 
-use tracer_common::flow::{ETH_P_IP, ETH_P_IPV6};
+use tracer_common::{
+    flow::{ETH_P_IP, ETH_P_IPV6},
+    offsets::ABSENT,
+};
 
 use crate::{device::NetDevice, flow, globals::offset, read};
 
@@ -15,51 +18,90 @@ const CE: u8 = 3;
 #[derive(Clone, Copy)]
 pub struct SkBuff(pub u64);
 
-impl SkBuff {
+/// A whole `struct sk_buff`, read at once: each call to read something costs
+/// more than what it reads. It is shorter than that on all kernels, but what is
+/// behind it in its cache can be read as well.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Copied([u64; 32]);
+
+impl Copied {
+    /// Takes the packet in; false where it is not readable.
     #[inline(always)]
-    pub fn device(self) -> Option<NetDevice> {
-        read::at::<u64>(self.0, offset!(skb_dev)).map(NetDevice)
+    pub fn fill(&mut self, skb: SkBuff) -> bool {
+        read::copy(&raw mut *self, skb.0)
+    }
+}
+
+impl Fields for SkBuff {
+    #[inline(always)]
+    fn field<T: Copy>(&self, offset: u32) -> Option<T> {
+        read::at(self.0, offset)
+    }
+}
+
+impl Fields for Copied {
+    #[inline(always)]
+    fn field<T: Copy>(&self, offset: u32) -> Option<T> {
+        let at = offset as usize;
+        if offset == ABSENT || at + size_of::<T>() > size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: within the copy, and aligned as in the kernel's structure; `T`
+        // is an integer.
+        Some(unsafe { (&raw const self.0).cast::<u8>().add(at).cast::<T>().read() })
+    }
+}
+
+/// What has the fields of a `struct sk_buff`.
+pub trait Fields {
+    fn field<T: Copy>(&self, offset: u32) -> Option<T>;
+
+    #[inline(always)]
+    fn device(&self) -> Option<NetDevice> {
+        self.field::<u64>(offset!(skb_dev)).map(NetDevice)
     }
 
     #[inline(always)]
-    pub fn length(self) -> u32 {
-        read::at(self.0, offset!(skb_len)).unwrap_or(0)
+    fn length(&self) -> u32 {
+        self.field(offset!(skb_len)).unwrap_or(0)
     }
 
     #[inline(always)]
-    pub fn mark(self) -> u32 {
-        read::at(self.0, offset!(skb_mark)).unwrap_or(0)
+    fn mark(&self) -> u32 {
+        self.field(offset!(skb_mark)).unwrap_or(0)
     }
 
     /// Interface the packet came in by, 0 if it was made here.
     #[inline(always)]
-    pub fn iif(self) -> u32 {
-        read::at(self.0, offset!(skb_iif)).unwrap_or(0)
+    fn iif(&self) -> u32 {
+        self.field(offset!(skb_iif)).unwrap_or(0)
     }
 
     /// The frame came for another host's MAC address (`PACKET_OTHERHOST`).
     #[inline(always)]
-    pub fn for_other_host(self) -> bool {
-        read::at::<u8>(self.0, offset!(skb_pkt_type)).is_some_and(|byte| byte & 7 == 3)
+    fn for_other_host(&self) -> bool {
+        self.field::<u8>(offset!(skb_pkt_type))
+            .is_some_and(|byte| byte & 7 == 3)
     }
 
     /// EtherType of the packet.
     #[inline(always)]
-    pub fn protocol(self) -> u16 {
-        u16::from_be(read::at(self.0, offset!(skb_protocol)).unwrap_or(0))
+    fn protocol(&self) -> u16 {
+        u16::from_be(self.field(offset!(skb_protocol)).unwrap_or(0))
     }
 
     /// `struct sock *`, 0 if there is none.
     #[inline(always)]
-    pub fn sock(self) -> u64 {
-        read::at(self.0, offset!(skb_sk)).unwrap_or(0)
+    fn sock(&self) -> u64 {
+        self.field(offset!(skb_sk)).unwrap_or(0)
     }
 
     /// Address of the network header.
     #[inline(always)]
-    pub fn network_header(self) -> Option<u64> {
-        let head: u64 = read::at(self.0, offset!(skb_head))?;
-        let at: u16 = read::at(self.0, offset!(skb_network_header))?;
+    fn network_header(&self) -> Option<u64> {
+        let head: u64 = self.field(offset!(skb_head))?;
+        let at: u16 = self.field(offset!(skb_network_header))?;
         Some(head + u64::from(at))
     }
 
@@ -67,10 +109,10 @@ impl SkBuff {
     /// none was marked (`skb_reset_inner_headers`) or the packet is out of its
     /// encapsulation again.
     #[inline(always)]
-    pub fn inner_network_header(self) -> Option<u64> {
-        let head: u64 = read::at(self.0, offset!(skb_head))?;
-        let outer: u16 = read::at(self.0, offset!(skb_network_header))?;
-        let inner: u16 = read::at(self.0, offset!(skb_inner_network_header))?;
+    fn inner_network_header(&self) -> Option<u64> {
+        let head: u64 = self.field(offset!(skb_head))?;
+        let outer: u16 = self.field(offset!(skb_network_header))?;
+        let inner: u16 = self.field(offset!(skb_inner_network_header))?;
         if inner == 0 || inner <= outer {
             return None;
         }
@@ -79,10 +121,10 @@ impl SkBuff {
 
     /// Is the source of the Ethernet header the address of the device?
     #[inline(always)]
-    pub fn is_from(self, dev: NetDevice) -> bool {
+    fn is_from(&self, dev: NetDevice) -> bool {
         let (Some(head), Some(mac), Some(own)) = (
-            read::at::<u64>(self.0, offset!(skb_head)),
-            read::at::<u16>(self.0, offset!(skb_mac_header)),
+            self.field::<u64>(offset!(skb_head)),
+            self.field::<u16>(offset!(skb_mac_header)),
             read::at::<u64>(dev.0, offset!(dev_addr)),
         ) else {
             return false;
@@ -97,11 +139,11 @@ impl SkBuff {
     /// header say that it met congestion, while the inner one does not take
     /// part in ECN? The transport header is the outer one's still.
     #[inline(always)]
-    pub fn is_congested(self) -> bool {
+    fn is_congested(&self) -> bool {
         let (Some(head), Some(network), Some(transport)) = (
-            read::at::<u64>(self.0, offset!(skb_head)),
-            read::at::<u16>(self.0, offset!(skb_network_header)),
-            read::at::<u16>(self.0, offset!(skb_transport_header)),
+            self.field::<u64>(offset!(skb_head)),
+            self.field::<u16>(offset!(skb_network_header)),
+            self.field::<u16>(offset!(skb_transport_header)),
         ) else {
             return false;
         };
@@ -122,9 +164,9 @@ impl SkBuff {
 
     /// The same as it is marked, also before the outer header is put in front.
     #[inline(always)]
-    pub fn marked_inner_header(self) -> Option<u64> {
-        let head: u64 = read::at(self.0, offset!(skb_head))?;
-        let inner: u16 = read::at(self.0, offset!(skb_inner_network_header))?;
+    fn marked_inner_header(&self) -> Option<u64> {
+        let head: u64 = self.field(offset!(skb_head))?;
+        let inner: u16 = self.field(offset!(skb_inner_network_header))?;
         (inner != 0).then_some(head + u64::from(inner))
     }
 }

@@ -7,11 +7,14 @@ use tracer_common::{
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES};
+use crate::{
+    globals::config,
+    maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES},
+};
 
 const BPF_NOEXIST: u64 = 1;
 /// So many records of one tally on one CPU are sent in any case; beyond, only
-/// at powers of two. The count stays exact.
+/// at powers of two, unless all are asked for. The count stays exact.
 const EVERY_RECORD: u64 = 64;
 
 /// Something could not be kept.
@@ -34,10 +37,12 @@ pub enum DeviceEvent {
 /// Counts for a device.
 #[inline(always)]
 pub fn device(key: DeviceKey, event: DeviceEvent) {
-    if DEVICES.get_ptr(&key).is_none() {
+    let mut known = DEVICES.get_ptr_mut(&key);
+    if known.is_none() {
         let _ = DEVICES.insert(&key, &DeviceTally::default(), BPF_NOEXIST);
+        known = DEVICES.get_ptr_mut(&key);
     }
-    let Some(tally) = DEVICES.get_ptr_mut(&key) else {
+    let Some(tally) = known else {
         lose(lost::TALLY);
         return;
     };
@@ -72,10 +77,12 @@ pub fn passed(key: &TallyKey) {
 
 #[inline(always)]
 fn one_more(key: &PassedKey) -> bool {
-    if PASSED.get_ptr(key).is_none() {
+    let mut known = PASSED.get_ptr_mut(key);
+    if known.is_none() {
         let _ = PASSED.insert(key, &0, BPF_NOEXIST);
+        known = PASSED.get_ptr_mut(key);
     }
-    let Some(count) = PASSED.get_ptr_mut(key) else {
+    let Some(count) = known else {
         return false;
     };
     // SAFETY: this CPU's own element.
@@ -87,10 +94,12 @@ fn one_more(key: &PassedKey) -> bool {
 /// `coarse` is room for a key.
 #[inline(always)]
 fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
-    if TALLIES.get_ptr(&record.key).is_none() {
+    let mut known = TALLIES.get_ptr_mut(&record.key);
+    if known.is_none() {
         let _ = TALLIES.insert(&record.key, &Tally::default(), BPF_NOEXIST);
+        known = TALLIES.get_ptr_mut(&record.key);
     }
-    if let Some(tally) = TALLIES.get_ptr_mut(&record.key) {
+    if let Some(tally) = known {
         // SAFETY: this CPU's own element.
         return add(unsafe { &mut *tally }, record);
     }
@@ -127,7 +136,7 @@ fn add(tally: &mut Tally, record: &Record) -> u64 {
 #[inline(always)]
 pub fn drop(coarse: &mut TallyKey, record: &mut Record) {
     let nth = count(coarse, record);
-    if nth > EVERY_RECORD && nth & (nth - 1) != 0 {
+    if config!(all_records) == 0 && nth > EVERY_RECORD && nth & (nth - 1) != 0 {
         return;
     }
     // SAFETY: the helper has no preconditions.

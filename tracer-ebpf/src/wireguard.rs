@@ -8,7 +8,7 @@ use crate::{
     frame::{self, Frame},
     maps::SENT,
     read,
-    skb::SkBuff,
+    skb::{Fields as _, SkBuff},
     tally,
 };
 

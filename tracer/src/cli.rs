@@ -126,6 +126,10 @@ pub struct Options {
     /// Also drops that no tunnel is part of
     #[arg(long, global = true)]
     pub all_drops: bool,
+    /// Keep the details of every drop, not only of the first of each sort and then of
+    /// ever fewer; counts are exact in any case
+    #[arg(long, global = true)]
+    pub all_records: bool,
     /// Show the kernel's stack of each drop
     #[arg(long, global = true)]
     pub stack: bool,
@@ -133,6 +137,10 @@ pub struct Options {
     /// what is lost without it
     #[arg(long, global = true, value_name = "POINT", hide = true)]
     pub withhold: Vec<String>,
+    /// Where no tunnel is seen, attach nothing that only tells of tunnels until one
+    /// comes up, although not every network namespace could be looked at
+    #[arg(long, global = true, hide = true)]
+    pub rest: bool,
     /// Say more on stderr; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -33,7 +33,7 @@ use crate::{
     judge::Place,
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     memory,
-    probes::{Prepared, Probes},
+    probes::{Prepared, Probes, kinds},
     record::{Limits, Output, Recorder, Scope},
     routing::Inquiry,
     story::{Manner, Story},
@@ -70,6 +70,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const MAX_DEV: usize = 15;
 /// Most records taken between two looks at everything else.
 const BATCH: usize = 4096;
+/// So many sorts of drop are many: their memory is worth giving back.
+const MANY: usize = 2048;
 /// Most batches of them taken at one go.
 const BATCHES: usize = 8;
 
@@ -161,6 +163,7 @@ impl<'a> Session<'a> {
         let btf = Arc::new(Btf::vmlinux()?);
         let mut config = Config {
             all_drops: options.all_drops.into(),
+            all_records: options.all_records.into(),
             stack: options.stack.into(),
             ..Config::default()
         };
@@ -273,6 +276,9 @@ impl<'a> Session<'a> {
         // Before the first line: whoever reads it may answer with a signal.
         let mut interrupt = Interrupts::listen()?;
         self.story.begin()?;
+        if command.is_none() {
+            self.rest()?;
+        }
         if recording {
             tracing::info!("attached, recording");
         } else if watching && self.options.format != Format::Json && !terminal::is_terminal() {
@@ -359,6 +365,44 @@ impl<'a> Session<'a> {
         Ok(ending.exit_status)
     }
 
+    /// Where there is no tunnel, what only tells of tunnels is not attached until
+    /// one comes up; a packet that it gets within moments is in no frame then.
+    /// Only where nothing waits for us: what a command does is seen from the
+    /// first packet on.
+    fn rest(&mut self) -> Result<()> {
+        // Most hosts that are looked at have one: nothing to prepare there.
+        if !self.may_rest(&devices::snapshot(None)) {
+            return Ok(());
+        }
+        if let Err(error) = self.probes.watch_for_tunnels() {
+            // All stays attached.
+            tracing::debug!("the first tunnel would not be noticed: {error:#}");
+            return Ok(());
+        }
+        // Once more: one that came since is told from here on.
+        let snapshot = devices::snapshot(None);
+        match self.may_rest(&snapshot) {
+            true => self.probes.rest(),
+            false => self.probes.wake()?,
+        }
+        self.learn(snapshot, false)
+    }
+
+    /// Is there certainly no tunnel, and will one that comes up be noticed?
+    fn may_rest(&self, snapshot: &Snapshot) -> bool {
+        let all_seen = snapshot.problems.is_empty() || self.options.rest;
+        all_seen && snapshot.has_no_tunnels() && !self.expects_tunnels()
+    }
+
+    /// Was a tunnel's driver loaded? A device of it usually comes next, and its
+    /// first packet with it; those of l2tp do not say that they are tunnels.
+    fn expects_tunnels(&self) -> bool {
+        kinds::KINDS
+            .iter()
+            .flat_map(|kind| self.symbols.find(kind.xmit))
+            .any(|function| function.module.is_some())
+    }
+
     /// Tells what happened.
     fn tell(&mut self, event: Event) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {
@@ -397,6 +441,12 @@ impl<'a> Session<'a> {
     fn take(&mut self) -> Result<()> {
         for _ in 0..BATCHES {
             let records = self.stream.records(BATCH);
+            // Of a tunnel that nobody had heard of, too.
+            if self.stream.noticed()
+                || self.probes.is_resting() && records.iter().any(|record| record.key.ifindex != 0)
+            {
+                self.probes.wake()?;
+            }
             if records.is_empty() {
                 return Ok(());
             }
@@ -501,7 +551,15 @@ impl<'a> Session<'a> {
     /// Reads the symbols again if modules came or went.
     fn follow_modules(&mut self) {
         match self.symbols.reload_if_changed() {
-            Ok(true) => self.probes.follow_modules(&self.symbols),
+            Ok(true) => {
+                self.probes.follow_modules(&self.symbols);
+                if self.probes.is_resting()
+                    && self.expects_tunnels()
+                    && let Err(error) = self.probes.wake()
+                {
+                    tracing::warn!("cannot attach to what a tunnel needs: {error:#}");
+                }
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!("cannot read the kernel's symbols again: {error:#}");
@@ -562,14 +620,20 @@ impl<'a> Session<'a> {
         if self.recorder.is_some() {
             return Ok(());
         }
-        let Some(screen) = screen else {
-            return self.story.refresh();
-        };
-        let report = self.story.report();
-        let (width, height) = terminal::size();
-        let now = monotonic();
-        let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
-        screen.draw(&table::render(&report, width, height, age), height)?;
+        match screen {
+            None => self.story.refresh()?,
+            Some(screen) => {
+                let report = self.story.report();
+                let (width, height) = terminal::size();
+                let now = monotonic();
+                let age = |row: &Row| now.saturating_sub(row.last_ns) / 1_000_000_000;
+                screen.draw(&table::render(&report, width, height, age), height)?;
+            }
+        }
+        // As much again as what is known was needed to show it.
+        if self.story.book().counts().tallies.len() > MANY {
+            memory::give_back();
+        }
         Ok(())
     }
 }

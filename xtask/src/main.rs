@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod apt;
+mod bench;
 mod bisect;
 mod bpf_linker;
 mod build;
@@ -68,6 +69,8 @@ enum Errand {
     Vm(vm::Options),
     /// Build a distribution kernel's sit.ko from another source, for `vm --module`
     Sit(sit::Options),
+    /// What tracer costs and keeps, on this machine, beside its peers
+    Bench(bench::Options),
     /// Play the bug that started it all, live
     Demo,
     /// Send what a scenario needs; for guests
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Errand::Scenarios(options) => return end(accuracy::command(&options)),
         Errand::Hunt(options) => return end(hunt::command(&options)),
         Errand::Sit(options) => sit::command(&options),
+        Errand::Bench(options) => return end(bench::command(&options)),
         Errand::Demo => return end(demo::command()),
         Errand::Traffic(options) => return end(traffic::command(&options)),
         Errand::Vm(options) => return end(vm::command(&options)),

@@ -2,6 +2,8 @@
 //! other program makes it: a TCP stream each way, UDP as fast as it goes, and
 //! a packet socket that copies everything.
 
+pub mod storm;
+
 use std::{
     io::{ErrorKind, Read, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -52,6 +54,8 @@ enum What {
         #[arg(long, default_value_t = 64)]
         size: usize,
     },
+    /// Send packets from one processor, timed in chunks; for the benchmark
+    Storm(storm::Options),
     /// Run a command while a packet socket sees what all devices here carry
     Tap {
         /// Read nothing, so that the socket is soon full
@@ -84,6 +88,7 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
             let took = began.elapsed();
             println!("{sent} packets of {size} bytes sent, {refused} refused, in {took:.3?}");
         }
+        What::Storm(options) => storm::command(options)?,
         What::Tap { deaf, command } => return tap(*deaf, command),
     }
     Ok(0)

@@ -132,7 +132,41 @@ impl Device {
     pub fn is_tunnel(&self) -> bool {
         attr::is_tunnel(&self.kind)
     }
+
+    /// Whether it is of a kind that certainly does not: what is of no kind, or of
+    /// one that nobody here has heard of, may.
+    pub fn is_no_tunnel(&self) -> bool {
+        NO_TUNNELS.contains(&self.kind.as_str())
+    }
 }
+
+/// Kinds of device without tunnels among them; those without a kind are hardware
+/// and the loopback device.
+const NO_TUNNELS: &[&str] = &[
+    "",
+    "bond",
+    "bridge",
+    "can",
+    "dummy",
+    "ifb",
+    "ipvlan",
+    "ipvtap",
+    "macsec",
+    "macvlan",
+    "macvtap",
+    "netdevsim",
+    "netkit",
+    "nlmon",
+    "team",
+    "tun",
+    "vcan",
+    "veth",
+    "virt_wifi",
+    "vlan",
+    "vrf",
+    "vxcan",
+    "wwan",
+];
 
 /// The counters, and where each is in `struct rtnl_link_stats64`.
 macro_rules! counters {

@@ -101,6 +101,11 @@ pub fn snapshot(filter: Option<&Netns>) -> Snapshot {
 }
 
 impl Snapshot {
+    /// Is every device that was seen certainly no tunnel?
+    pub fn has_no_tunnels(&self) -> bool {
+        self.devices.values().all(Device::is_no_tunnel)
+    }
+
     /// What to call the network namespace with this inode.
     pub fn netns_label(&self, inode: u32) -> String {
         match self.names.get(&inode) {

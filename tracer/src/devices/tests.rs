@@ -46,6 +46,22 @@ fn finds_devices_by_any_name() {
 }
 
 #[test]
+fn what_may_be_a_tunnel_is_not_called_none() {
+    assert!(example().has_no_tunnels(), "hardware has no kind");
+    let with = |kind: &str| {
+        let mut snapshot = example();
+        let (key, mut device) = device(2, 3, b"x");
+        kind.clone_into(&mut device.kind);
+        snapshot.devices.insert(key, device);
+        snapshot.has_no_tunnels()
+    };
+    assert!(with("veth") && with("bridge"));
+    for kind in ["vxlan", "sit", "wireguard", "heard-of-by-nobody"] {
+        assert!(!with(kind), "{kind}");
+    }
+}
+
+#[test]
 fn says_which_devices_there_are() {
     let snapshot = example();
     let text = |name: &[u8], netns| snapshot.find_dev(name, netns).unwrap_err().to_string();

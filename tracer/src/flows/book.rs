@@ -42,15 +42,15 @@ type RowKey = (u32, u32, tracer_common::flow::Flow, &'static str, u8);
 
 #[derive(Clone)]
 struct Seen {
-    record: Record,
+    record: Arc<Record>,
     /// Was the encapsulation's module there when the record came?
     encap_module: Option<bool>,
     stack: Vec<Arc<Place>>,
     /// The tunnel device, and the one the packet stood on, as they were then:
     /// what is configured afterwards does not change what was.
-    device: Option<Device>,
-    freed_device: Option<Device>,
-    receivers: Vec<Device>,
+    device: Option<Arc<Device>>,
+    freed_device: Option<Arc<Device>>,
+    receivers: Vec<Arc<Device>>,
     /// What it failed on, where netlink can tell why.
     question: Option<Question>,
     /// What the records of this kind say of what is asked for.
@@ -85,7 +85,7 @@ pub struct Book {
     places: HashMap<u64, Arc<Place>>,
     /// Why look-ups failed, as netlink said when they did.
     findings: HashMap<Question, Finding>,
-    devices: HashMap<(u32, u32), Device>,
+    devices: HashMap<(u32, u32), Arc<Device>>,
     /// Counters at the start; a device that is not here came later.
     before: HashMap<(u32, u32), Counters>,
     netns: HashMap<u32, String>,
@@ -173,8 +173,8 @@ impl Book {
     /// What is known by now, as the events that tell it to a book that begins
     /// here.
     pub fn known(&self) -> Vec<Event> {
-        let known = |device: &Device| Known {
-            device: device.clone(),
+        let known = |device: &Arc<Device>| Known {
+            device: (**device).clone(),
             before: Some(device.counters),
         };
         let places = self.places.iter();
@@ -234,7 +234,9 @@ impl Book {
         let Snapshot { devices, names, .. } = snapshot;
         let devices = devices
             .into_iter()
-            .filter(|(key, device)| at_start || self.devices.get(key) != Some(device))
+            .filter(|(key, device)| {
+                at_start || self.devices.get(key).map(|known| &**known) != Some(device)
+            })
             .map(|(_, device)| Known {
                 before: at_start.then_some(device.counters),
                 device,
@@ -268,7 +270,7 @@ impl Book {
         if let Some(before) = before {
             keep(&mut self.before, key, before);
         }
-        keep(&mut self.devices, key, device);
+        keep(&mut self.devices, key, &Arc::new(device.clone()));
         if let Some(selection) = &mut self.selection {
             selection.device_is(device);
         }
@@ -342,7 +344,7 @@ impl Book {
         };
         let device = self.device(record.key.netns, record.key.ifindex, Some(record));
         let seen = Seen {
-            record: *record,
+            record: Arc::new(*record),
             encap_module: device
                 .and_then(|device| device.encap.as_ref())
                 .and(self.fou),
@@ -362,11 +364,11 @@ impl Book {
     /// The question to ask netlink about a record.
     pub fn question(&self, record: &Record) -> Option<Question> {
         let device = self.device(record.key.netns, record.key.ifindex, Some(record));
-        Question::of(record, device)
+        Question::of(record, device.map(|device| &**device))
     }
 
     /// The devices a received outer packet could be for.
-    fn receivers(&self, record: &Record) -> Vec<Device> {
+    fn receivers(&self, record: &Record) -> Vec<Arc<Device>> {
         if record.outer.ethertype == 0 || record.freed_ifindex == 0 {
             return Vec::new();
         }
@@ -381,7 +383,7 @@ impl Book {
         receivers
             .into_iter()
             .take(MAX_RECEIVERS)
-            .map(|(_, device)| device.clone())
+            .map(|(_, device)| Arc::clone(device))
             .collect()
     }
 
@@ -391,7 +393,7 @@ impl Book {
 
     /// The device by netlink, unless the kernel's word in a record says that it
     /// is another one by now.
-    fn device(&self, netns: u32, ifindex: u32, record: Option<&Record>) -> Option<&Device> {
+    fn device(&self, netns: u32, ifindex: u32, record: Option<&Record>) -> Option<&Arc<Device>> {
         let device = self.devices.get(&(netns, ifindex))?;
         let same = record.is_none_or(|record| same_kind(device, until_zero(&record.kind)));
         same.then_some(device)
@@ -421,7 +423,7 @@ impl Book {
         };
         let evidence = Evidence {
             key,
-            record: seen.map(|seen| seen.record),
+            record: seen.map(|seen| Arc::clone(&seen.record)),
             place,
             reason: (key.reason != 0).then(|| {
                 let name = self.reasons.name(key.reason).map(str::to_owned);
@@ -468,7 +470,7 @@ impl Book {
             return None;
         }
         let (mut evidence, stack) = self.evidence(record.key);
-        evidence.record = Some(*record);
+        evidence.record = Some(Arc::new(*record));
         if !judge::is_drop(&evidence) {
             return None;
         }
@@ -488,7 +490,7 @@ impl Book {
 
     /// A device, as it was last seen.
     pub fn device_of(&self, netns: u32, ifindex: u32) -> Option<&Device> {
-        self.devices.get(&(netns, ifindex))
+        self.devices.get(&(netns, ifindex)).map(Arc::as_ref)
     }
 
     /// Packets of what is asked for that were sent, by device; and how many more
@@ -567,7 +569,7 @@ impl Book {
             }
             if share.packets < tally.packets {
                 // The newest of all may be another's.
-                let newest = evidence.record.map(|record| record.time_ns);
+                let newest = evidence.record.as_ref().map(|record| record.time_ns);
                 tally.last_ns = newest.unwrap_or(tally.last_ns);
                 tally.packets = share.packets;
             }
@@ -649,7 +651,7 @@ impl Book {
                 let device = self.devices.get(&(key.netns, key.ifindex));
                 self.selection
                     .as_ref()
-                    .is_none_or(|selection| selection.has_device(**key, device))
+                    .is_none_or(|selection| selection.has_device(**key, device.map(Arc::as_ref)))
             })
             .map(|(key, tally)| {
                 let id = (key.netns, key.ifindex);
@@ -706,7 +708,7 @@ impl Book {
         }
         rows.iter()
             .filter(|row| (row.evidence.key.netns, row.evidence.key.ifindex) == id)
-            .find_map(|row| row.evidence.record)
+            .find_map(|row| row.evidence.record.as_ref())
             .map_or_else(
                 || format!("if{}", id.1),
                 |record| printable(until_zero(&record.dev)),
@@ -724,7 +726,7 @@ impl Book {
             .map(|DeviceKey { netns, ifindex }| {
                 self.devices
                     .get(&(*netns, *ifindex))
-                    .map_or_else(|| format!("if{ifindex}"), Device::display_name)
+                    .map_or_else(|| format!("if{ifindex}"), |device| device.display_name())
             })
             .collect()
     }

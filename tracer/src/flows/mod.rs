@@ -46,6 +46,7 @@ impl Row {
         let flags = self
             .evidence
             .record
+            .as_ref()
             .map_or(0, |record| record.process.flags);
         flags & tracer_common::record::sender::USER_SOCKET != 0
     }
@@ -55,6 +56,7 @@ impl Row {
         let flags = self
             .evidence
             .record
+            .as_ref()
             .map_or(0, |record| record.process.flags);
         flags & tracer_common::record::sender::SOCKET != 0 && !self.is_users()
     }

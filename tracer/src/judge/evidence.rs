@@ -1,6 +1,8 @@
 //! What is known of one kind of drop, in numbers and facts: what the judge
 //! decides on.
 
+use std::sync::Arc;
+
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow},
     record::Record,
@@ -52,15 +54,15 @@ pub struct Place {
 pub struct Evidence {
     pub key: TallyKey,
     /// The newest record of it, if one came through.
-    pub record: Option<Record>,
+    pub record: Option<Arc<Record>>,
     /// Where it was freed, if the address has a symbol.
     pub place: Option<Place>,
     /// The drop reason's name on this kernel.
     pub reason: Option<String>,
     /// The tunnel device by netlink's word.
-    pub device: Option<Device>,
+    pub device: Option<Arc<Device>>,
     /// The device the freed packet stood on, by netlink's word.
-    pub freed_device: Option<Device>,
+    pub freed_device: Option<Arc<Device>>,
     /// The tunnel's kind, by the kernel's or netlink's word.
     pub kind: String,
     /// Were functions watched that look for routes?
@@ -69,7 +71,7 @@ pub struct Evidence {
     pub tables_watched: bool,
     /// The devices that receive packets like the outer one, in the namespace
     /// where it was freed.
-    pub receivers: Vec<Device>,
+    pub receivers: Vec<Arc<Device>>,
     /// Why the look-up failed, by netlink's word afterwards.
     pub finding: Option<Finding>,
     /// Is the module of the tunnel's encapsulation (fou) there? Unknown where

@@ -9,6 +9,7 @@
 use tracer_common::tally::{freed_by, outcome, seen};
 
 use super::evidence::Evidence;
+use crate::probes::kinds::KINDS;
 
 /// Functions of the network layer and below that free what they drop; what the
 /// compiler makes of them (`.isra.0` …) counts as well.
@@ -135,6 +136,12 @@ fn for_others(evidence: &Evidence) -> bool {
         && evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"])
 }
 
+/// Did a tunnel's transmit function free it, although no frame was open? So it is
+/// with the first packets of the first tunnel, before its frames are watched.
+fn in_a_driver(evidence: &Evidence) -> bool {
+    evidence.by_kfree() && KINDS.iter().any(|kind| evidence.freed_in(kind.xmit))
+}
+
 /// Did the packet vanish here?
 pub fn is_drop(evidence: &Evidence) -> bool {
     let arrived = match evidence.key.outcome {
@@ -149,6 +156,7 @@ pub fn is_drop(evidence: &Evidence) -> bool {
     !arrived
         || evidence.key.freed_by == freed_by::CONSUME_SKB
         || evidence.freed_in_any(ON_THE_WAY)
+        || (evidence.key.outcome == outcome::AT_DEVICE && in_a_driver(evidence))
         || evidence
             .reason
             .as_deref()

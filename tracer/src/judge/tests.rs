@@ -1,5 +1,7 @@
 //! The judge on evidence as kernels gave it.
 
+use std::sync::Arc;
+
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
     tally::{
@@ -36,10 +38,10 @@ pub fn sit() -> Evidence {
             module: Some("sit".to_owned()),
         }),
         reason: None,
-        device: Some(Device {
+        device: Some(Arc::new(Device {
             kind: "sit".to_owned(),
             ..Device::default()
-        }),
+        })),
         freed_device: None,
         kind: "sit".to_owned(),
         routes_watched: true,
@@ -245,6 +247,18 @@ fn what_arrived_is_no_drop() {
 }
 
 #[test]
+fn what_a_driver_frees_without_a_frame_is_a_drop() {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::AT_DEVICE;
+    evidence.key.seen = 0;
+    evidence.place = at("sit_tunnel_xmit.isra.0");
+    assert!(is_drop(&evidence));
+    // A copy that is let go of without a word.
+    evidence.place = at("icmp_rcv");
+    assert!(!is_drop(&evidence));
+}
+
+#[test]
 fn what_is_for_others_is_no_drop() {
     let mut evidence = sit();
     evidence.key.outcome = outcome::LOST_LATER;
@@ -286,10 +300,13 @@ fn geneve_received(what: u32) -> Evidence {
         module: Some("geneve".to_owned()),
     });
     evidence.device = None;
-    evidence.freed_device = Some(Device {
-        kind: "geneve".to_owned(),
-        ..Device::default()
-    });
+    evidence.freed_device = Some(
+        Device {
+            kind: "geneve".to_owned(),
+            ..Device::default()
+        }
+        .into(),
+    );
     evidence.kind = "geneve".to_owned();
     evidence
 }

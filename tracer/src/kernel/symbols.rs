@@ -37,7 +37,9 @@ const MAX_NAME_BYTES: usize = 256 << 20;
 /// know (a module that is gone, data).
 const MAX_FUNCTION: u64 = 1 << 20;
 
-/// The compiler puts a patchable prefix before each function, with its name.
+/// The compiler puts room for patches before each function, with a symbol of its
+/// own. It is never run, so nothing returns there: half of all symbols are left
+/// out, and what ends in a call that does not return keeps its name.
 const PREFIX: &str = "__pfx_";
 
 /// All functions, in order of their addresses.
@@ -284,8 +286,6 @@ struct Table {
     numbers: HashMap<Box<str>, u16>,
     /// The module of the line before: they come in runs.
     last_module: u16,
-    /// Where the name of the line before starts in `names`.
-    last_name: usize,
 }
 
 impl Table {
@@ -300,31 +300,20 @@ impl Table {
         let Ok(name_len) = u16::try_from(name.len()) else {
             return;
         };
-        if full || !matches!(code, b't' | b'T' | b'w' | b'W') {
+        if full || !matches!(code, b't' | b'T' | b'w' | b'W') || name.starts_with(PREFIX) {
             return;
         }
         let Some(module) = self.module_number(module) else {
             return;
         };
-        let name = self.keep_name(name) as u32;
+        let start = self.names.len() as u32;
+        self.names.push_str(name);
         self.entries.push(Entry {
             address,
-            name,
+            name: start,
             name_len,
             module,
         });
-    }
-
-    /// Where the name is. A function follows its prefix `__pfx_NAME` and can
-    /// share the end of that, which saves half of all names.
-    fn keep_name(&mut self, name: &str) -> usize {
-        let last = self.names.get(self.last_name..).unwrap_or_default();
-        if last.strip_prefix(PREFIX) == Some(name) {
-            return self.last_name + PREFIX.len();
-        }
-        self.last_name = self.names.len();
-        self.names.push_str(name);
-        self.last_name
     }
 
     fn module_number(&mut self, name: Option<&str>) -> Option<u16> {
@@ -569,13 +558,18 @@ ffffffffc0003000 t bpf_prog_6deef7357e7b4530\t[bpf]
     #[test]
     fn addresses() {
         let symbols = sample();
-        assert_eq!(symbols.len(), 13, "all but the data");
+        assert_eq!(symbols.len(), 12, "all but the data and what is never run");
         assert!(!symbols.hidden() && !symbols.is_empty());
         let shown = |address| shown(&symbols, address);
         assert_eq!(
             shown(0xffff_ffff_8100_0004).unwrap(),
             "_stext+0x4",
             "the first name"
+        );
+        assert_eq!(
+            shown(0xffff_ffff_8100_0010).unwrap(),
+            "_stext+0x10",
+            "a call at the end that did not return"
         );
         assert_eq!(shown(0xffff_ffff_8100_0120).unwrap(), "ip_rcv+0x100");
         assert_eq!(shown(0xffff_ffff_8100_0300).unwrap(), "ip_rcv.cold+0x0");
@@ -616,7 +610,7 @@ ffffffffc0003000 t bpf_prog_6deef7357e7b4530\t[bpf]
         let symbols = sample();
         let modules: Vec<_> = symbols.find("send4").map(|symbol| symbol.module).collect();
         assert_eq!(modules, [Some("other"), Some("wireguard")]);
-        assert_eq!(symbols.find("__pfx_ip_rcv").count(), 1);
+        assert_eq!(symbols.find("__pfx_ip_rcv").count(), 0);
         assert_eq!(symbols.find("jiffies").count(), 0);
         assert_eq!(symbols.find("").count(), 0);
         let variants: Vec<_> = symbols.clones("ip_rcv");

@@ -119,7 +119,7 @@ impl<W: Write> Packets<W> {
         let Some(row) = book.row_of(record) else {
             return Ok(());
         };
-        let Some(packet) = packet::of(record, row.evidence.device.as_ref()) else {
+        let Some(packet) = packet::of(record, row.evidence.device.as_deref()) else {
             self.left_out += 1;
             return Ok(());
         };

@@ -2,6 +2,7 @@
 //! point by the first way that works.
 
 use std::{
+    any::Any,
     collections::HashMap as StdHashMap,
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -19,7 +20,7 @@ use tracer_common::{
     config::{Config, KIND_LEN, kind, switch},
     filter::{Filter, needs},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     Attached, Missing,
@@ -27,9 +28,12 @@ use super::{
     kinds::KINDS,
     kprobe::{self, Link, Target},
     load::{self, brief},
-    points::{FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
+    points::{FIRST_TUNNEL, FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
 };
-use crate::kernel::{btf::Btf, host, offsets, symbols::Symbols};
+use crate::{
+    kernel::{btf::Btf, host, offsets, symbols::Symbols},
+    memory,
+};
 
 /// The object that build.rs made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
@@ -38,6 +42,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 const MAX_TASKS: u32 = 1024;
 /// Most packets on their way whose outer header a filter can ask for.
 const MAX_OUTERS: u32 = 16384;
+/// Bytes of the ring buffer, where every drop's details are asked for: a tenth of
+/// a second of 200,000 a second. Otherwise it is as it was built.
+const ALL_RECORDS: u32 = 16 << 20;
 /// Most tunnel devices whose name a filter can ask for.
 const MAX_NAMES: u32 = 4096;
 
@@ -65,11 +72,39 @@ pub struct Probes {
     withheld: Vec<String>,
     /// Programs that were loaded ahead in vain, until their point asks.
     refused: Vec<(&'static str, anyhow::Error)>,
-    /// Kprobes on functions that stay.
-    kprobes: Vec<Link>,
+    /// The points that are attached, each by its way; to functions that stay.
+    held: Vec<Held>,
+    /// Those of them that tell of tunnels only are not, for want of one.
+    resting: bool,
+    /// Tells of the first tunnel; attached only where something may rest.
+    first_tunnel: Option<Links>,
     /// Functions of modules that are watched, by symbol: they go with the
     /// module.
     hooked: StdHashMap<String, Hooked>,
+}
+
+/// A point that is attached, or was and will be again.
+struct Held {
+    point: &'static Point,
+    way: &'static Way,
+    links: Links,
+}
+
+/// What keeps a point attached.
+#[derive(Default)]
+struct Links {
+    kprobes: Vec<Link>,
+    /// aya's, which have no type in common.
+    _others: Vec<Box<dyn Any>>,
+}
+
+impl Links {
+    fn of(link: impl Any) -> Self {
+        Self {
+            kprobes: Vec::new(),
+            _others: vec![Box::new(link)],
+        }
+    }
 }
 
 /// The probes of one function.
@@ -103,11 +138,12 @@ impl Probes {
         config.realtime = realtime.into();
 
         let died = |_| anyhow!("reading the kernel's BTF failed");
-        let aya_btf = prepared.btf.join().map_err(died)?;
-        let aya_btf = aya_btf.context("cannot read the kernel's BTF")?;
         let mut loader = prepared.loader.join().map_err(died)?;
         // The kernel makes every element of a map at the start.
         let only_if = |needed: bool, entries| if needed { entries } else { 1 };
+        if config.all_records != 0 {
+            loader.map_max_entries("RECORDS", ALL_RECORDS);
+        }
         let ebpf = loader
             .map_max_entries("TASKS", only_if(realtime, MAX_TASKS))
             .map_max_entries(
@@ -124,13 +160,18 @@ impl Probes {
             .load(OBJECT)
             .context("the kernel refused tracer's maps")?;
         drop(loader);
+        memory::give_back_file(OBJECT);
+        let aya_btf = prepared.btf.join().map_err(died)?;
+        let aya_btf = aya_btf.context("cannot read the kernel's BTF")?;
         let mut probes = Self {
             ebpf,
             attached: Vec::new(),
             missing: Vec::new(),
             withheld: withheld.to_vec(),
             refused: Vec::new(),
-            kprobes: Vec::new(),
+            held: Vec::new(),
+            resting: false,
+            first_tunnel: None,
             hooked: StdHashMap::new(),
         };
         probes.fill_kinds()?;
@@ -149,7 +190,9 @@ impl Probes {
                     .filter(|way| !probes.withholds(way.name()));
                 ways.find(|way| load::possible(way, btf).is_ok())
             });
-        let first = first.collect();
+        let first_tunnel = load::possible(&FIRST_TUNNEL, btf).is_ok();
+        let first_tunnel = first_tunnel.then_some(&FIRST_TUNNEL);
+        let first = first.chain(first_tunnel).collect();
         probes.refused = load::ahead(&mut probes.ebpf, first, &aya_btf);
         for point in points() {
             probes.point(point, btf, &aya_btf);
@@ -253,7 +296,7 @@ impl Probes {
     }
 
     /// Attaches a point by the first way that works.
-    fn point(&mut self, point: &Point, btf: &Btf, aya_btf: &AyaBtf) {
+    fn point(&mut self, point: &'static Point, btf: &Btf, aya_btf: &AyaBtf) {
         let mut reasons = Vec::new();
         if self.withholds(point.name) {
             reasons.push("withheld".to_owned());
@@ -264,7 +307,8 @@ impl Probes {
                     continue;
                 }
                 match self.take(way, btf, aya_btf) {
-                    Ok(()) => {
+                    Ok(links) => {
+                        self.held.push(Held { point, way, links });
                         self.attached.push(Attached {
                             point: point.name.to_owned(),
                             target: way.target().to_owned(),
@@ -292,7 +336,7 @@ impl Probes {
         });
     }
 
-    fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<()> {
+    fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<Links> {
         load::possible(way, btf)?;
         let refused = self
             .refused
@@ -301,24 +345,49 @@ impl Probes {
         if let Some(refused) = refused {
             return Err(self.refused.swap_remove(refused).1);
         }
+        if !load::is_kprobe(way) {
+            let program = self.ebpf.program_mut(way.program());
+            let program =
+                program.ok_or_else(|| anyhow!("the object has no program {}", way.program()))?;
+            load::load(program, way, aya_btf)?;
+        }
+        self.attach_way(way)
+    }
+
+    /// Attaches the program of a way, which is loaded unless it is a kprobe's.
+    fn attach_way(&mut self, way: &Way) -> Result<Links> {
         match *way {
             Way::TpBtf { .. } | Way::RawTp { .. } | Way::Fentry { .. } | Way::Fexit { .. } => {
                 let program = self.ebpf.program_mut(way.program());
                 let program = program
                     .ok_or_else(|| anyhow!("the object has no program {}", way.program()))?;
-                load::load(program, way, aya_btf)?;
                 match program {
-                    Program::BtfTracePoint(program) => program.attach().map(|_| ()),
-                    Program::FEntry(program) => program.attach().map(|_| ()),
-                    Program::FExit(program) => program.attach().map(|_| ()),
-                    Program::RawTracePoint(program) => program.attach(way.target()).map(|_| ()),
+                    Program::BtfTracePoint(program) => program
+                        .attach()
+                        .and_then(|link| program.take_link(link))
+                        .map(Links::of),
+                    Program::FEntry(program) => program
+                        .attach()
+                        .and_then(|link| program.take_link(link))
+                        .map(Links::of),
+                    Program::FExit(program) => program
+                        .attach()
+                        .and_then(|link| program.take_link(link))
+                        .map(Links::of),
+                    Program::RawTracePoint(program) => program
+                        .attach(way.target())
+                        .and_then(|link| program.take_link(link))
+                        .map(Links::of),
                     _ => bail!("{} is a program of another type", way.program()),
                 }
-                .map_err(brief)?;
+                .map_err(brief)
             }
             Way::Kprobe { program, function } => {
-                let link = self.kprobe(program, &Target::Name(function))?;
-                self.kprobes.push(link);
+                let kprobes = vec![self.kprobe(program, &Target::Name(function))?];
+                Ok(Links {
+                    kprobes,
+                    ..Links::default()
+                })
             }
             Way::Kretprobe {
                 entry,
@@ -326,13 +395,84 @@ impl Probes {
                 function,
             } => {
                 // The return first: a return without an entry is nothing.
-                let mut links = vec![self.kprobe(program, &Target::Name(function))?];
+                let mut kprobes = vec![self.kprobe(program, &Target::Name(function))?];
                 if let Some(entry) = entry {
-                    links.push(self.kprobe(entry, &Target::Name(function))?);
+                    kprobes.push(self.kprobe(entry, &Target::Name(function))?);
                 }
-                self.kprobes.extend(links);
+                Ok(Links {
+                    kprobes,
+                    ..Links::default()
+                })
             }
         }
+    }
+
+    /// Has the kernel tell of the first tunnel, if it can: only then may
+    /// anything rest. Where the frames are not the tracepoints', they are the
+    /// modules' functions, which come with the tunnels anyway.
+    pub fn watch_for_tunnels(&mut self) -> Result<()> {
+        if !self.is_bracketed() || self.withholds("rest") {
+            bail!("withheld");
+        }
+        self.first_tunnel = Some(self.attach_way(&FIRST_TUNNEL)?);
+        self.switch(switch::RESTING, 1)
+    }
+
+    /// Nothing that only tells of tunnels is attached until one comes up. Only
+    /// for who was told by [`Self::watch_for_tunnels`], and has looked since.
+    pub fn rest(&mut self) {
+        if self.first_tunnel.is_none() || self.resting {
+            return;
+        }
+        self.resting = true;
+        let mut kprobes = Vec::new();
+        let mut count = 0;
+        for held in &mut self.held {
+            if held.point.of_tunnels {
+                let links = std::mem::take(&mut held.links);
+                kprobes.extend(links.kprobes);
+                count += 1;
+            }
+        }
+        kprobe::detach(kprobes);
+        info!("no tunnel on this host: {count} points wait for the first");
+    }
+
+    pub fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// There is a tunnel: attaches again what rests.
+    pub fn wake(&mut self) -> Result<()> {
+        // Once is enough.
+        if self.first_tunnel.take().is_some() {
+            self.switch(switch::RESTING, 0)?;
+        }
+        if !std::mem::take(&mut self.resting) {
+            return Ok(());
+        }
+        // The beginning of frames last: what they are to see is attached by then.
+        let mut all: Vec<usize> = (0..self.held.len()).collect();
+        all.sort_by_key(|n| self.held[*n].point.name == FRAME_START);
+        for n in all {
+            let Held { point, way, .. } = self.held[n];
+            if !point.of_tunnels {
+                continue;
+            }
+            match self.attach_way(way) {
+                Ok(links) => self.held[n].links = links,
+                Err(error) => {
+                    warn!("{} cannot be attached again: {error:#}", point.name);
+                    self.attached.retain(|known| known.point != point.name);
+                    self.missing.push(Missing {
+                        point: point.name.to_owned(),
+                        why: format!("{} {}: {error:#}", way.name(), way.target()),
+                        lost: point.lost.into(),
+                    });
+                }
+            }
+        }
+        info!("a tunnel came: all points are attached");
         Ok(())
     }
 
@@ -472,7 +612,8 @@ impl Probes {
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        let mut links = std::mem::take(&mut self.kprobes);
+        let held = self.held.drain(..);
+        let mut links: Vec<Link> = held.flat_map(|held| held.links.kprobes).collect();
         links.extend(
             self.hooked
                 .drain()

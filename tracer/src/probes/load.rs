@@ -49,7 +49,8 @@ pub fn possible(way: &Way, btf: &Btf) -> Result<()> {
     }
 }
 
-fn is_kprobe(way: &Way) -> bool {
+/// Is it loaded only when it is attached?
+pub fn is_kprobe(way: &Way) -> bool {
     matches!(way, Way::Kprobe { .. } | Way::Kretprobe { .. })
 }
 
@@ -60,14 +61,17 @@ pub fn ahead(
     ways: Vec<&'static Way>,
     btf: &AyaBtf,
 ) -> Vec<(&'static str, anyhow::Error)> {
-    let jobs: Vec<(&'static Way, &mut Program)> = ebpf
+    let mut jobs: Vec<(usize, &'static Way, &mut Program)> = ebpf
         .programs_mut()
         .filter_map(|(name, program)| {
-            let mut ways = ways.iter().filter(|way| !is_kprobe(way));
-            let way = ways.find(|way| way.program() == name)?;
-            Some((*way, program))
+            let mut ways = ways.iter().enumerate();
+            let (n, way) = ways.find(|(_, way)| !is_kprobe(way) && way.program() == name)?;
+            Some((n, *way, program))
         })
         .collect();
+    // The long ones are among the first points; begun last, all would wait for
+    // one of them.
+    jobs.sort_by_key(|(n, ..)| *n);
     let jobs = Mutex::new(jobs.into_iter());
     let refused = Mutex::new(Vec::new());
 
@@ -76,7 +80,9 @@ pub fn ahead(
             scope.spawn(|| {
                 loop {
                     let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((way, program)) = job else { return };
+                    let Some((_, way, program)) = job else {
+                        return;
+                    };
                     if let Err(error) = load(program, way, btf) {
                         refused
                             .lock()

@@ -50,6 +50,8 @@ pub struct Point {
     pub lost: &'static str,
     /// Only where the kernel names no drop reasons, which tell the same.
     pub without_reasons: bool,
+    /// Tells nothing but of packets that a tunnel device of this host has.
+    pub of_tunnels: bool,
     pub ways: &'static [Way],
 }
 
@@ -61,6 +63,12 @@ pub const FREE: &str = "kfree_skb";
 pub const FRAME_START: &str = "net_dev_start_xmit";
 pub const FRAME_END: &str = "net_dev_xmit";
 pub const REALLOC: &str = "skb_realloc_headroom";
+/// The point that tells of the first tunnel, where those of frames wait for it.
+pub static FIRST_TUNNEL: Way = TpBtf {
+    program: "device_up_btf",
+    tracepoint: "qdisc_create",
+    args: 2,
+};
 /// All points but those of the drivers (`hooks`), which depend on the modules
 /// present.
 pub const POINTS: &[Point] = &[
@@ -68,6 +76,7 @@ pub const POINTS: &[Point] = &[
         name: FREE,
         lost: "drops",
         without_reasons: false,
+        of_tunnels: false,
         ways: &[
             TpBtf {
                 program: "kfree_skb_btf",
@@ -98,6 +107,7 @@ pub const POINTS: &[Point] = &[
         name: FRAME_END,
         lost: "the end of frames of tunnel devices whose driver is not probed",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             TpBtf {
                 program: "frame_end_btf",
@@ -114,6 +124,7 @@ pub const POINTS: &[Point] = &[
         name: FRAME_START,
         lost: "frames of tunnel devices whose driver is not probed",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             TpBtf {
                 program: "frame_start_btf",
@@ -130,6 +141,7 @@ pub const POINTS: &[Point] = &[
         name: "consume_skb",
         lost: "drops that a tunnel frees as if all were well (geneve, gtp, bareudp, wireguard)",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             TpBtf {
                 program: "consume_skb_btf",
@@ -146,6 +158,7 @@ pub const POINTS: &[Point] = &[
         name: REALLOC,
         lost: "packets that a driver copies for more headroom (sit): their later drop is not tied to the tunnel",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "skb_realloc_headroom_fexit",
@@ -163,6 +176,7 @@ pub const POINTS: &[Point] = &[
         name: "gso_segment",
         lost: "that a packet was split into segments: the end of the whole is taken for a drop (wireguard, IPsec)",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "gso_segment_fexit",
@@ -180,6 +194,7 @@ pub const POINTS: &[Point] = &[
         name: "noop_enqueue",
         lost: "that a device without carrier swallowed the packet",
         without_reasons: false,
+        of_tunnels: false,
         ways: &[
             Fentry {
                 program: "noop_enqueue_fentry",
@@ -195,6 +210,7 @@ pub const POINTS: &[Point] = &[
         name: "ipv4_blackhole_route",
         lost: "that an IPsec state is missing for an IPv4 outer packet",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fentry {
                 program: "ipv4_blackhole_route_fentry",
@@ -210,6 +226,7 @@ pub const POINTS: &[Point] = &[
         name: "ip6_blackhole_route",
         lost: "that an IPsec state is missing for an IPv6 outer packet",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fentry {
                 program: "ip6_blackhole_route_fentry",
@@ -225,6 +242,7 @@ pub const POINTS: &[Point] = &[
         name: "tcf_classify",
         lost: "that a traffic-control filter dropped the packet",
         without_reasons: true,
+        of_tunnels: false,
         ways: &[Kretprobe {
             entry: Some("asked_skb0"),
             program: "classified",
@@ -235,6 +253,7 @@ pub const POINTS: &[Point] = &[
         name: "tcf_classify_ingress",
         lost: "that an ingress filter of traffic control dropped the packet",
         without_reasons: true,
+        of_tunnels: false,
         ways: &[Kretprobe {
             entry: Some("asked_skb0"),
             program: "classified",
@@ -245,6 +264,7 @@ pub const POINTS: &[Point] = &[
         name: "fib_validate_source",
         lost: "why the source address of a received packet was refused",
         without_reasons: true,
+        of_tunnels: false,
         ways: &[Kretprobe {
             entry: Some("asked_skb0"),
             program: "source_validated",
@@ -255,6 +275,7 @@ pub const POINTS: &[Point] = &[
         name: "ip_route_output_flow",
         lost: "route type and errno of IPv4 underlays",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "ip_route_output_flow_fexit",
@@ -281,6 +302,7 @@ pub const POINTS: &[Point] = &[
         name: "fib_table_lookup",
         lost: "which routing table, or which rule, made an IPv4 look-up fail",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[TpBtf {
             program: "table_asked_btf",
             tracepoint: "fib_table_lookup",
@@ -291,6 +313,7 @@ pub const POINTS: &[Point] = &[
         name: "dst_cache_get_ip4",
         lost: "routes that come from a tunnel's cache (IPv4 underlay)",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "dst_cache_get_ip4_fexit",
@@ -308,6 +331,7 @@ pub const POINTS: &[Point] = &[
         name: "ip6_route_output_flags",
         lost: "route type and errno of IPv6 underlays",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "ip6_route_output_flags_fexit",
@@ -334,6 +358,7 @@ pub const POINTS: &[Point] = &[
         name: "fib6_table_lookup",
         lost: "which routing table, or which rule, made an IPv6 look-up fail",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[TpBtf {
             program: "table6_asked_btf",
             tracepoint: "fib6_table_lookup",
@@ -344,6 +369,7 @@ pub const POINTS: &[Point] = &[
         name: "dst_cache_get",
         lost: "routes that come from a tunnel's cache (ip6tnl, ip6gre)",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "dst_cache_get_fexit",
@@ -361,6 +387,7 @@ pub const POINTS: &[Point] = &[
         name: "dst_cache_get_ip6",
         lost: "routes that come from a tunnel's cache (IPv6 underlay)",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fexit {
                 program: "dst_cache_get_ip6_fexit",
@@ -378,6 +405,7 @@ pub const POINTS: &[Point] = &[
         name: "iptunnel_xmit",
         lost: "the moment the outer packet is handed to IPv4: sending is concluded from the driver's return code",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fentry {
                 program: "iptunnel_xmit_fentry",
@@ -393,6 +421,7 @@ pub const POINTS: &[Point] = &[
         name: "ip6_local_out",
         lost: "the moment the outer packet is handed to IPv6: sending is concluded from the driver's return code",
         without_reasons: false,
+        of_tunnels: true,
         ways: &[
             Fentry {
                 program: "ip6_local_out_fentry",
@@ -408,6 +437,7 @@ pub const POINTS: &[Point] = &[
         name: "icmp_send",
         lost: "whether the sender of an IPv4 packet was told",
         without_reasons: false,
+        of_tunnels: false,
         ways: &[
             Fentry {
                 program: "icmp_send_fentry",
@@ -428,6 +458,7 @@ pub const POINTS: &[Point] = &[
         name: "icmp6_send",
         lost: "whether the sender of an IPv6 packet was told",
         without_reasons: false,
+        of_tunnels: false,
         ways: &[
             Fentry {
                 program: "icmp6_send_fentry",

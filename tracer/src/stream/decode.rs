@@ -1,7 +1,10 @@
 //! Bytes to a record. Never panics, on any bytes.
 
 use thiserror::Error;
-use tracer_common::{ABI_VERSION, record::Record};
+use tracer_common::{
+    ABI_VERSION,
+    record::{Notice, Record},
+};
 
 /// Why bytes are not a record.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -10,6 +13,18 @@ pub enum DecodeError {
     Length(usize),
     #[error("version {0} instead of {ABI_VERSION}")]
     Version(u16),
+}
+
+/// Do these bytes say that a tunnel came up?
+pub fn is_notice(bytes: &[u8]) -> bool {
+    let notice = Notice {
+        version: ABI_VERSION,
+        size: size_of::<Notice>() as u16,
+        reserved: 0,
+    };
+    let [a, b] = notice.version.to_ne_bytes();
+    let [c, d] = notice.size.to_ne_bytes();
+    bytes == [a, b, c, d, 0, 0, 0, 0]
 }
 
 /// Reads one record.
@@ -43,6 +58,15 @@ mod tests {
         let mut bytes = [0; size_of::<Record>()];
         bytes[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
         assert_eq!(decode(&bytes), Err(DecodeError::Length(0)));
+    }
+
+    #[test]
+    fn a_notice_is_no_record() {
+        let mut bytes = [0; 8];
+        assert!(!is_notice(&bytes) && !is_notice(&[]));
+        bytes[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
+        bytes[2] = 8;
+        assert!(is_notice(&bytes) && decode(&bytes).is_err());
     }
 
     proptest! {

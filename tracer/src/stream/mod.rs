@@ -17,6 +17,8 @@ use tracer_common::{
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
+use decode::is_notice;
+
 pub use decode::decode;
 
 /// The ring buffer, waited on with tokio.
@@ -41,6 +43,8 @@ pub struct Stream {
     unreadable: u64,
     /// There are records that the last look left.
     unfinished: bool,
+    /// A tunnel came up.
+    noticed: bool,
 }
 
 /// What could not be kept.
@@ -88,6 +92,7 @@ impl Stream {
             stacks: StackTraceMap::try_from(take("STACKS")?)?,
             unreadable: 0,
             unfinished: false,
+            noticed: false,
         })
     }
 
@@ -113,6 +118,10 @@ impl Stream {
             let Some(item) = self.ring.get_mut().0.next() else {
                 break;
             };
+            if is_notice(&item) {
+                self.noticed = true;
+                continue;
+            }
             match decode(&Bytes::copy_from_slice(&item)) {
                 Ok(record) => records.push(record),
                 Err(error) => {
@@ -124,6 +133,11 @@ impl Stream {
             }
         }
         records
+    }
+
+    /// Did a tunnel come up since this was asked last?
+    pub fn noticed(&mut self) -> bool {
+        std::mem::take(&mut self.noticed)
     }
 
     /// All counts of what vanished, summed over CPUs. Those of `COARSE` have no

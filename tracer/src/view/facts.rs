@@ -49,7 +49,7 @@ pub fn packet(flow: &tracer_common::flow::Flow) -> String {
 /// All of it, each with its name; what is not known is not there.
 pub fn of(row: &Row) -> Vec<(&'static str, String)> {
     let evidence = &row.evidence;
-    let record = evidence.record.as_ref();
+    let record = evidence.record.as_deref();
     let mut facts = vec![(
         "cause",
         format!(
@@ -156,7 +156,7 @@ pub fn commands(row: &Row) -> Vec<String> {
     }
     let of_lookup = row.evidence.route_seen() && row.evidence.key.outcome == outcome::DROPPED;
     if let Some(to) = text::looked_up(row).filter(|_| of_lookup) {
-        let answer = row.evidence.record.map(|record| record.route);
+        let answer = row.evidence.record.as_ref().map(|record| record.route);
         let mut command = format!("ip {netns}route get {to}");
         if let Some(mark) = answer.map(|route| route.mark).filter(|mark| *mark != 0) {
             let _ = write!(command, " mark {mark:#x}");

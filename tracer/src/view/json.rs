@@ -86,7 +86,7 @@ fn missed(missing: &Missing) -> Value {
 pub fn drop(row: &Row, count: u64, time: &str) -> String {
     let evidence = &row.evidence;
     let key = &evidence.key;
-    let record = evidence.record.as_ref();
+    let record = evidence.record.as_deref();
     let mut object = Object::of("drop");
     object.put("time", time);
     object.put("cause", row.cause.id);

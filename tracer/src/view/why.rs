@@ -92,7 +92,7 @@ fn saw(evidence: &Evidence) -> Saw {
     let errno = evidence.key.route_errno;
     let Some(Route {
         table, table_errno, ..
-    }) = evidence.record.map(|record| record.route)
+    }) = evidence.record.as_ref().map(|record| record.route)
     else {
         return Saw::Nothing;
     };
@@ -112,6 +112,8 @@ fn saw(evidence: &Evidence) -> Saw {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{judge::tests::sit, routing::Finding};
 
@@ -124,7 +126,7 @@ mod tests {
         let mut record: tracer_common::record::Record = unsafe { std::mem::zeroed() };
         record.route.table = table;
         record.route.table_errno = table_errno;
-        evidence.record = Some(record);
+        evidence.record = Some(Arc::new(record));
         evidence
     }
 
@@ -179,7 +181,9 @@ mod tests {
             sentence(&evidence).unwrap(),
             "route prohibit 10.0.0.2/32 in table main (inferred; the table was seen to answer so)"
         );
-        evidence.record.as_mut().unwrap().route.table_errno = EAGAIN;
+        Arc::make_mut(evidence.record.as_mut().unwrap())
+            .route
+            .table_errno = EAGAIN;
         assert_eq!(
             sentence(&evidence).unwrap(),
             "rule 10: prohibit (inferred; no table was seen to answer so)"

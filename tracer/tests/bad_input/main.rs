@@ -8,5 +8,6 @@ mod names;
 mod pcapng;
 mod recordings;
 mod refused;
+mod rest;
 mod support;
 mod terminal;

@@ -203,6 +203,7 @@ pub const CAUSES: &[Cause] = &[
             }
             let ipv6 = evidence
                 .record
+                .as_ref()
                 .is_some_and(|record| record.outer.ethertype == ETH_P_IPV6);
             (evidence.named_reason().is_none()
                 && evidence.key.outer_proto == IPPROTO_UDP

@@ -20,7 +20,7 @@ fn row(name: &str) -> Row {
         encap: Some(name.to_owned()),
         key: Some(name.to_owned()),
         ..Device::default()
-    });
+    }.into());
     evidence.place = Some(judge::Place {
         function: name.to_owned(),
         offset: 1,

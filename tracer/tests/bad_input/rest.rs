@@ -1,0 +1,48 @@
+//! A host without tunnels: what only tells of tunnels is not attached, until one
+//! comes up.
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Output, Running, can_trace,
+    net::{CAUSE, Net},
+    tracer,
+};
+
+/// What is said when the hooks are let go of, and when they come back.
+const RESTS: &str = "no tunnel on this host";
+const WAKES: &str = "a tunnel came";
+
+#[test]
+fn the_first_tunnel_wakes_it() {
+    if !can_trace() {
+        return;
+    }
+    // Tests may run where not every process can be looked at.
+    let watch = ["watch", "-v", "--rest", "--format", "lines"];
+    let running = Running::start(tracer(&watch));
+    let said = running.wait_for_stderr("attached, waiting for drops");
+    let Some(net) = Net::new("first") else { return };
+    if said.contains(RESTS) {
+        running.wait_for_stderr(WAKES);
+    } else {
+        // Other tests have tunnels of their own meanwhile.
+        eprintln!("skipped in part: there are other tunnels on this host");
+    }
+    net.send(1, b"sender");
+    running.wait_for_stdout(CAUSE);
+    running.signal(Signal::INT);
+    let output = running.finish();
+    output.assert_code(1);
+    let ledger = "first (vxlan): 1 in = 0 sent + 1 dropped + 0 unexplained";
+    assert!(output.stdout.contains(ledger), "{output:?}");
+}
+
+#[test]
+fn what_a_command_does_is_seen_from_the_first_packet_on() {
+    if !can_trace() {
+        return;
+    }
+    let output = Output::of(tracer(&["run", "-v", "--rest", "--", "true"]));
+    assert!(!output.stderr.contains(RESTS), "{output:?}");
+}
