@@ -12,10 +12,16 @@ pub struct Asymmetry {
     pub value: String,
     pub passed: u64,
     pub dropped: u64,
+    /// Of all packets, how many in a hundred go the way that most with their
+    /// value of the attribute go; 100: all of them.
+    pub clean: u8,
 }
 
 /// Most values of an attribute that are worth listing.
 const MAX_VALUES: usize = 8;
+/// Of a value's packets, at least so many in a hundred have to go one way: with
+/// less, the attribute is not what decides.
+const CLEAN: u64 = 95;
 
 /// What is known of packets that went the same way.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +56,7 @@ fn by(
             value,
             passed,
             dropped,
+            clean: 0,
         })
         .collect()
 }
@@ -61,9 +68,10 @@ pub fn families(outcomes: &[Outcome]) -> Vec<Asymmetry> {
     })
 }
 
-/// The attributes that split the device's packets cleanly: with each value,
-/// all packets pass or all vanish, and there is one of each.
-pub fn clean_splits(outcomes: &[Outcome]) -> Vec<Asymmetry> {
+/// The attributes that split the device's packets: with some values (nearly) all
+/// packets pass, with others (nearly) all vanish, and there is one of each. What
+/// is kept of packets that pass is all that can be looked at.
+pub fn splits(outcomes: &[Outcome]) -> Vec<Asymmetry> {
     let candidates = [
         families(outcomes),
         by("protocol", outcomes, |outcome| {
@@ -76,18 +84,36 @@ pub fn clean_splits(outcomes: &[Outcome]) -> Vec<Asymmetry> {
     ];
     candidates
         .into_iter()
-        .filter(|values| is_clean(values))
+        .filter_map(|mut values| {
+            // What has no value is not split by it.
+            let packets = |outcome: &Outcome| outcome.passed + outcome.dropped;
+            let all: u64 = outcomes.iter().map(packets).sum();
+            let clean = cleanness(&values, all)?;
+            for value in &mut values {
+                value.clean = clean;
+            }
+            Some(values)
+        })
         .flatten()
         .collect()
 }
 
-fn is_clean(values: &[Asymmetry]) -> bool {
-    values.len() <= MAX_VALUES
-        && values
-            .iter()
-            .all(|value| value.passed == 0 || value.dropped == 0)
-        && values.iter().any(|value| value.passed > 0)
-        && values.iter().any(|value| value.dropped > 0)
+/// How clean the split of so many packets is; `None` if it is none.
+fn cleanness(values: &[Asymmetry], all: u64) -> Option<u8> {
+    let minority = |value: &Asymmetry| value.passed.min(value.dropped);
+    let is_pure =
+        |value: &Asymmetry| minority(value) * 100 <= (100 - CLEAN) * (value.passed + value.dropped);
+    let two_ways = values.iter().any(|value| value.passed > value.dropped)
+        && values.iter().any(|value| value.dropped > value.passed);
+    let counted: u64 = values
+        .iter()
+        .map(|value| value.passed + value.dropped)
+        .sum();
+    if values.len() > MAX_VALUES || !two_ways || counted < all || !values.iter().all(is_pure) {
+        return None;
+    }
+    let strays: u64 = values.iter().map(minority).sum();
+    u8::try_from((all - strays) * 100 / all.max(1)).ok()
 }
 
 #[cfg(test)]
@@ -109,7 +135,7 @@ mod tests {
     #[test]
     fn the_family_that_vanishes_is_named() {
         let outcomes = [outcome(ETH_P_IP, 5, 0), outcome(ETH_P_IPV6, 0, 7)];
-        let splits = clean_splits(&outcomes);
+        let splits = splits(&outcomes);
         let family: Vec<_> = splits
             .iter()
             .filter(|split| split.attribute == "family")
@@ -127,9 +153,40 @@ mod tests {
             outcome(ETH_P_IPV6, 1, 0),
         ];
         assert!(
-            clean_splits(&outcomes)
+            splits(&outcomes)
                 .iter()
                 .all(|split| split.attribute != "family")
         );
+    }
+
+    fn to(dst: u8, passed: u64, dropped: u64) -> Outcome {
+        let mut address = [0; 16];
+        address[3] = dst;
+        Outcome {
+            dst: Some(address),
+            proto: 6,
+            ..outcome(ETH_P_IP, passed, dropped)
+        }
+    }
+
+    #[test]
+    fn a_split_says_how_clean_it_is() {
+        let clean = |outcomes: &[Outcome]| {
+            let splits = splits(outcomes);
+            let found = splits.iter().find(|split| split.attribute == "destination");
+            found.map(|split| split.clean)
+        };
+        assert_eq!(clean(&[to(1, 50, 0), to(2, 0, 50)]), Some(100));
+        // One stray of two hundred is never nothing.
+        assert_eq!(clean(&[to(1, 100, 0), to(2, 1, 99)]), Some(99));
+        assert_eq!(clean(&[to(1, 1_000_000, 0), to(2, 1, 999_999)]), Some(99));
+        assert_eq!(clean(&[to(1, 100, 0), to(2, 6, 94)]), None, "too many");
+        assert_eq!(clean(&[to(1, 1, 1), to(2, 0, 50)]), None, "one of two");
+        assert_eq!(clean(&[to(1, 0, 9), to(2, 0, 9)]), None, "none passes");
+        let nowhere = outcome(ETH_P_IP, 1, 0);
+        let some = [to(1, 50, 0), to(2, 0, 50), nowhere];
+        assert_eq!(clean(&some), None, "of one it is not known");
+        let many: Vec<Outcome> = (0..9).map(|n| to(n, u64::from(n), 0)).collect();
+        assert_eq!(clean(&many), None);
     }
 }

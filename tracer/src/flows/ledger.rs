@@ -27,6 +27,9 @@ pub fn ledger(
             dropped: 0,
         })
         .collect();
+    // The same of what became of those that were sent.
+    let mut later = outcomes.clone();
+    let mut known = true;
     let mut by_cause = BTreeMap::new();
     let mut lost_after_sending = BTreeMap::new();
     let mut kind = String::new();
@@ -48,6 +51,7 @@ pub fn ledger(
                 if (of.sender_netns, of.sender_ifindex) == (key.netns, key.ifindex) =>
             {
                 *lost_after_sending.entry(row.cause.id).or_insert(0) += row.count;
+                known &= take_away(&mut later, row);
             }
             _ => {}
         }
@@ -60,7 +64,117 @@ pub fn ledger(
         by_cause: by_cause.into_iter().collect(),
         lost_after_sending: lost_after_sending.into_iter().collect(),
         families: asymmetry::families(&outcomes),
-        asymmetry: asymmetry::clean_splits(&outcomes),
+        asymmetry: asymmetry::splits(&outcomes),
+        asymmetry_after_sending: match known {
+            true => asymmetry::splits(&later),
+            false => Vec::new(),
+        },
         counters: Vec::new(),
+    }
+}
+
+/// Of those that were sent, these were lost. Says if they were among those that
+/// were counted like them.
+fn take_away(sent: &mut [Outcome], row: &Row) -> bool {
+    let flow = &row.evidence.key.flow;
+    let dst = Some(flow.dst).filter(|dst| *dst != [0; 16]);
+    let like = |outcome: &&mut Outcome| {
+        (outcome.ethertype, outcome.proto, outcome.dst) == (flow.ethertype, flow.proto, dst)
+    };
+    let Some(outcome) = sent.iter_mut().find(like) else {
+        return false;
+    };
+    let lost = row.count.min(outcome.passed);
+    outcome.passed -= lost;
+    outcome.dropped += lost;
+    lost == row.count
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::flow::ETH_P_IP;
+
+    use super::*;
+    use crate::judge::{self, tests::sit};
+
+    const KEY: DeviceKey = DeviceKey {
+        netns: 4,
+        ifindex: 3,
+    };
+
+    fn passed(dst: u8) -> PassedKey {
+        let mut key = PassedKey {
+            netns: KEY.netns,
+            ifindex: KEY.ifindex,
+            ethertype: ETH_P_IP,
+            proto: 6,
+            ..PassedKey::default()
+        };
+        key.dst[3] = dst;
+        key
+    }
+
+    fn lost(dst: u8, count: u64) -> Row {
+        let mut evidence = sit();
+        evidence.key.outcome = outcome::LOST_LATER;
+        (evidence.key.sender_netns, evidence.key.sender_ifindex) = (KEY.netns, KEY.ifindex);
+        evidence.key.flow.ethertype = ETH_P_IP;
+        evidence.key.flow.proto = 6;
+        evidence.key.flow.dst = passed(dst).dst;
+        let (cause, confidence) = judge::judge(&evidence);
+        Row {
+            evidence,
+            cause,
+            confidence,
+            count,
+            last_ns: 0,
+            rate: 0.0,
+            stack: Vec::new(),
+            path: Vec::new(),
+            netns: None,
+        }
+    }
+
+    fn of(sent: &[(u8, u64)], rows: &[Row]) -> Ledger {
+        let sent = sent.iter().map(|(dst, packets)| (passed(*dst), *packets));
+        let tally = DeviceTally::default();
+        ledger(KEY, tally, "t0".to_owned(), None, &sent.collect(), rows)
+    }
+
+    #[test]
+    fn what_separates_those_that_are_lost_later() {
+        let of_two = of(&[(1, 5), (2, 7)], &[lost(2, 7)]);
+        assert!(of_two.asymmetry.is_empty(), "all of them were sent");
+        let later: Vec<_> = of_two
+            .asymmetry_after_sending
+            .iter()
+            .map(|split| {
+                (
+                    split.attribute,
+                    split.value.as_str(),
+                    split.passed,
+                    split.dropped,
+                )
+            })
+            .collect();
+        assert_eq!(
+            later,
+            [
+                ("destination", "0.0.0.1", 5, 0),
+                ("destination", "0.0.0.2", 0, 7)
+            ]
+        );
+    }
+
+    #[test]
+    fn where_it_is_not_known_which_were_lost_nothing_is_said() {
+        // More than were counted to there, and one that was counted with others.
+        for rows in [[lost(2, 8)], [lost(3, 1)]] {
+            assert!(
+                of(&[(1, 5), (2, 7)], &rows)
+                    .asymmetry_after_sending
+                    .is_empty()
+            );
+        }
     }
 }

@@ -89,6 +89,9 @@ pub struct Ledger {
     pub families: Vec<Asymmetry>,
     /// What separates packets that pass from those that vanish.
     pub asymmetry: Vec<Asymmetry>,
+    /// What separates those that were sent and lost then from the rest of those
+    /// that were sent.
+    pub asymmetry_after_sending: Vec<Asymmetry>,
     /// How far the device's counters moved since the start, by netlink.
     pub counters: Vec<(&'static str, u64)>,
 }

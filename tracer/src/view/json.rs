@@ -338,6 +338,10 @@ pub fn device(ledger: &Ledger) -> String {
     object.put("lost_after_sending", sums(&ledger.lost_after_sending));
     object.put("counters", sums(&ledger.counters));
     object.put("asymmetry", json!(ledger.asymmetry));
+    if !ledger.asymmetry_after_sending.is_empty() {
+        let later = json!(ledger.asymmetry_after_sending);
+        object.put("asymmetry_after_sending", later);
+    }
     object.line()
 }
 

@@ -151,15 +151,16 @@ fn devices(out: &mut String, report: &Report) {
 }
 
 fn asymmetry(out: &mut String, ledger: &Ledger) {
-    for split in &ledger.asymmetry {
+    let separations = summary::separations(ledger);
+    for text in &separations {
         let _ = writeln!(
             out,
-            "* {}, {}",
+            "* what separates packets of {}: {}",
             code(&ledger.name),
-            words(&summary::split(split))
+            words(text)
         );
     }
-    if !ledger.asymmetry.is_empty() {
+    if !separations.is_empty() {
         out.push('\n');
     }
 }

@@ -199,6 +199,16 @@ fn device(out: &mut String, ledger: &Ledger) {
         let _ = write!(out, "; {later} of {} sent lost later", ledger.tally.sent);
     }
     out.push('\n');
+    // Where families are it, they were told.
+    let told = ledger.asymmetry.first();
+    let told = told.is_some_and(|split| split.attribute == "family");
+    let first: &[Asymmetry] = if told { &[] } else { &ledger.asymmetry };
+    let mut separations = separation(first, "sent");
+    let later = &ledger.asymmetry_after_sending;
+    separations.extend(separation(later, "not lost later"));
+    for text in separations {
+        let _ = writeln!(out, "  what separates them: {text}");
+    }
 }
 
 /// Was everything counted?
@@ -238,15 +248,36 @@ pub fn complete(report: &Report) -> String {
     text
 }
 
-/// `destination 10.0.0.2: 0 of 5 sent`.
-pub fn split(split: &Asymmetry) -> String {
-    format!(
-        "{} {}: {} of {} sent",
-        split.attribute,
-        split.value,
-        split.passed,
-        split.passed + split.dropped
-    )
+/// What separates the packets of a device, in sentences: `destination: 10.0.0.2
+/// 0 of 5 sent, 10.0.0.3 7 of 7 sent`.
+pub fn separations(ledger: &Ledger) -> Vec<String> {
+    let mut all = separation(&ledger.asymmetry, "sent");
+    all.extend(separation(
+        &ledger.asymmetry_after_sending,
+        "not lost later",
+    ));
+    all
+}
+
+fn separation(splits: &[Asymmetry], word: &str) -> Vec<String> {
+    splits
+        .chunk_by(|a, b| a.attribute == b.attribute)
+        .filter_map(|values| {
+            let first = values.first()?;
+            let each: Vec<String> = values
+                .iter()
+                .map(|value| {
+                    let of = value.passed + value.dropped;
+                    format!("{} {} of {of} {word}", value.value, value.passed)
+                })
+                .collect();
+            let clean = match first.clean {
+                100 => String::new(),
+                clean => format!(", {clean} % clean"),
+            };
+            Some(format!("{}: {}{clean}", first.attribute, each.join(", ")))
+        })
+        .collect()
 }
 
 /// What counts stand for where only a part was asked for.

@@ -206,8 +206,8 @@ fn devices(out: &mut String, report: &Report) {
         ] {
             let _ = write!(out, "<td class=\"number\">{number}</td>");
         }
-        let splits: Vec<String> = ledger.asymmetry.iter().map(summary::split).collect();
-        let _ = writeln!(out, "{}</tr>", tagged("td", &splits.join("; ")));
+        let separations = summary::separations(ledger).join("; ");
+        let _ = writeln!(out, "{}</tr>", tagged("td", &separations));
     }
     out.push_str("</tbody></table></div>\n");
     if report
