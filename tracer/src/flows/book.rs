@@ -457,7 +457,9 @@ impl Book {
         let Some(tally) = self.counts.tallies.get(key) else {
             return 0;
         };
-        match judge::is_drop(&self.evidence(*key).0) {
+        let is_drop =
+            judge::is_drop_anywhere(key.outcome) || judge::is_drop(&self.evidence(*key).0);
+        match is_drop {
             true => self.share(key, tally.packets).packets,
             false => 0,
         }

@@ -7,7 +7,7 @@ mod places;
 
 pub use causes::{Cause, all};
 pub use evidence::{Evidence, Place};
-pub use places::is_drop;
+pub use places::{is_drop, is_drop_anywhere};
 
 /// How sure a verdict is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]

@@ -142,14 +142,21 @@ fn in_a_driver(evidence: &Evidence) -> bool {
     evidence.by_kfree() && KINDS.iter().any(|kind| evidence.freed_in(kind.xmit))
 }
 
+/// Is a packet of this outcome one that vanished, wherever it was freed? Frames
+/// are sure of what they say, and all drops are asked for.
+pub fn is_drop_anywhere(of: u8) -> bool {
+    !matches!(
+        of,
+        outcome::AT_DEVICE | outcome::LOST_LATER | outcome::STRAY
+    )
+}
+
 /// Did the packet vanish here?
 pub fn is_drop(evidence: &Evidence) -> bool {
-    let arrived = match evidence.key.outcome {
-        outcome::AT_DEVICE => true,
-        outcome::LOST_LATER | outcome::STRAY => evidence.saw(seen::DECAPSULATED),
-        // Frames are sure of what they say, and all drops are asked for.
-        _ => return true,
-    };
+    if is_drop_anywhere(evidence.key.outcome) {
+        return true;
+    }
+    let arrived = evidence.key.outcome == outcome::AT_DEVICE || evidence.saw(seen::DECAPSULATED);
     if evidence.freed_in_any(COPIES) || for_others(evidence) {
         return false;
     }

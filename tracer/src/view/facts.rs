@@ -193,7 +193,32 @@ pub fn shell(word: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What bash makes of it.
+    fn read(quoted: &str) -> Option<Vec<u8>> {
+        let script = format!("printf %s {quoted}");
+        let output = Command::new("bash").args(["-c", &script]).output();
+        Some(output.ok()?.stdout)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn any_word_is_one_word(word in proptest::collection::vec(1_u8.., 0..24)) {
+            let quoted = shell(&word);
+            prop_assert!(quoted.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert!(!quoted.contains('`'));
+            if let Some(back) = read(&quoted) {
+                prop_assert_eq!(back, word);
+            }
+        }
+    }
 
     #[test]
     fn words_survive_a_shell() {

@@ -24,6 +24,8 @@ pub fn tagged(tag: &str, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -33,5 +35,21 @@ mod tests {
             "&lt;b a=&#39;x&#39; c=&quot;y&quot;&gt;&amp;amp;\\x0a\\x1b\\xe2\\x80\\xae"
         );
         assert_eq!(tagged("td", "</td>"), "<td>&lt;/td&gt;</td>");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_stays_text(text in any::<String>()) {
+            let safe = escaped(&text);
+            prop_assert!(!safe.contains(['<', '>', '"', '\'']));
+            prop_assert!(!safe.contains(char::is_control));
+            let back = safe
+                .replace("&lt;", "<")
+                .replace("&gt;", ">")
+                .replace("&quot;", "\"")
+                .replace("&#39;", "'")
+                .replace("&amp;", "&");
+            prop_assert_eq!(back, crate::devices::printable(text.as_bytes()));
+        }
     }
 }

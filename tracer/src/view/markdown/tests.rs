@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -37,4 +39,43 @@ fn code_holds_anything() {
     let mut out = String::new();
     fenced(&mut out, &["````".to_owned()]);
     assert_eq!(out, "`````sh\n````\n`````\n\n");
+}
+
+/// What is left of a text without its pieces of code.
+fn without_code(text: &str) -> String {
+    let mut left = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('`') {
+        left.push_str(&rest[..at]);
+        let fence: String = rest[at..].chars().take_while(|char| *char == '`').collect();
+        rest = &rest[at + fence.len()..];
+        // It ends at a run of as many.
+        let mut end = 0;
+        loop {
+            let found = rest[end..].find('`').expect("an end");
+            let run = rest[end + found..]
+                .chars()
+                .take_while(|char| *char == '`')
+                .count();
+            end += found + run;
+            if run == fence.len() {
+                break;
+            }
+        }
+        rest = &rest[end..];
+    }
+    left + rest
+}
+
+proptest! {
+    #[test]
+    fn any_sentence_is_words_and_code(text in "(\\PC|[`*_<>|@# \n]){0,40}") {
+        let marked = words(&text);
+        let left = without_code(&marked);
+        let harmless = |char: char| char.is_ascii_alphanumeric() || " '(),.;:-".contains(char);
+        prop_assert!(left.chars().all(harmless), "{left:?} of {marked:?}");
+        prop_assert!(!marked.contains(char::is_control));
+        let unescaped = cell(&marked).replace("\\|", "");
+        prop_assert!(!unescaped.contains('|'));
+    }
 }
