@@ -25,3 +25,29 @@ pub fn command() -> anyhow::Result<()> {
     tools.apply(&mut kernel);
     process::run(&mut kernel)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use crate::paths;
+
+    fn dependencies(manifest: &str) -> BTreeSet<String> {
+        let text = fs::read_to_string(paths::root().join(manifest)).expect("it is there");
+        let manifest: toml::Table = text.parse().expect("cargo reads it");
+        let table = manifest["dependencies"].as_table().expect("it has some");
+        table.keys().cloned().collect()
+    }
+
+    /// It builds the same modules, and nothing else would say before somebody
+    /// fuzzes.
+    #[test]
+    fn the_fuzz_target_has_what_tracer_depends_on() {
+        let (tracer, fuzz) = (
+            dependencies("tracer/Cargo.toml"),
+            dependencies("fuzz/Cargo.toml"),
+        );
+        let missing: Vec<_> = tracer.difference(&fuzz).collect();
+        assert!(missing.is_empty(), "fuzz/Cargo.toml lacks {missing:?}");
+    }
+}
