@@ -138,7 +138,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "POINT", hide = true)]
     pub withhold: Vec<String>,
     /// Where no tunnel is seen, attach nothing that only tells of tunnels until one
-    /// comes up, although not every network namespace could be looked at
+    /// comes up, although a driver is there or not all could be looked at
     #[arg(long, global = true, hide = true)]
     pub rest: bool,
     /// Say more on stderr; twice for even more

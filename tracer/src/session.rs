@@ -388,19 +388,18 @@ impl<'a> Session<'a> {
         self.learn(snapshot, false)
     }
 
-    /// Is there certainly no tunnel, and will one that comes up be noticed?
+    /// Is there certainly no tunnel, and none to be expected?
     fn may_rest(&self, snapshot: &Snapshot) -> bool {
-        let all_seen = snapshot.problems.is_empty() || self.options.rest;
-        all_seen && snapshot.has_no_tunnels() && !self.expects_tunnels()
+        let certain = snapshot.problems.is_empty() && !self.expects_tunnels();
+        snapshot.has_no_tunnels() && (certain || self.options.rest)
     }
 
-    /// Was a tunnel's driver loaded? A device of it usually comes next, and its
-    /// first packet with it; those of l2tp do not say that they are tunnels.
+    /// Is a tunnel's driver there? A device of it can come at any time, and its
+    /// first packet right behind it.
     fn expects_tunnels(&self) -> bool {
         kinds::KINDS
             .iter()
-            .flat_map(|kind| self.symbols.find(kind.xmit))
-            .any(|function| function.module.is_some())
+            .any(|kind| self.symbols.find(kind.xmit).next().is_some())
     }
 
     /// Tells what happened.

@@ -15,12 +15,15 @@ fn row(name: &str) -> Row {
     let mut evidence = sit();
     evidence.kind = name.to_owned();
     evidence.reason = Some(name.to_owned());
-    evidence.device = Some(Device {
-        name: name.as_bytes().to_vec(),
-        encap: Some(name.to_owned()),
-        key: Some(name.to_owned()),
-        ..Device::default()
-    }.into());
+    evidence.device = Some(
+        Device {
+            name: name.as_bytes().to_vec(),
+            encap: Some(name.to_owned()),
+            key: Some(name.to_owned()),
+            ..Device::default()
+        }
+        .into(),
+    );
     evidence.place = Some(judge::Place {
         function: name.to_owned(),
         offset: 1,
