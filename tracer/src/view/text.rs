@@ -183,11 +183,12 @@ pub fn looked_up(row: &Row) -> Option<IpAddr> {
     // The last table is asked for the source too, to see whether it is this
     // host's.
     let table_only = key.route & route::TABLE_ONLY != 0;
+    let sent_by_device = (key.sender_netns, key.sender_ifindex) == (key.netns, key.ifindex);
     asked
         .filter(|asked| !table_only || device.and_then(|device| device.local) != Some(*asked))
-        // What a device received has not gone to its remote.
+        // What a device received, and did not send, has not gone to its remote.
         .or(device
-            .filter(|_| !row.evidence.received())
+            .filter(|_| sent_by_device || !row.evidence.received())
             .and_then(|device| device.remote))
 }
 
