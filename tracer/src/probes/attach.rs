@@ -428,7 +428,7 @@ impl Probes {
         let mut kprobes = Vec::new();
         let mut count = 0;
         for held in &mut self.held {
-            if held.point.of_tunnels {
+            if may_wait(held.point, held.way) {
                 let links = std::mem::take(&mut held.links);
                 kprobes.extend(links.kprobes);
                 count += 1;
@@ -456,7 +456,7 @@ impl Probes {
         all.sort_by_key(|n| self.held[*n].point.name == FRAME_START);
         for n in all {
             let Held { point, way, .. } = self.held[n];
-            if !point.of_tunnels {
+            if !may_wait(point, way) {
                 continue;
             }
             match self.attach_way(way) {
@@ -608,6 +608,12 @@ impl Probes {
         }
         Ok(())
     }
+}
+
+/// May it be let go of until there is a tunnel? A program at a function's entry or
+/// return is attached once only by some kernels (5.10: ENOENT afterwards).
+fn may_wait(point: &Point, way: &Way) -> bool {
+    point.of_tunnels && !matches!(way, Way::Fentry { .. } | Way::Fexit { .. })
 }
 
 impl Drop for Probes {
