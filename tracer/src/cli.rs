@@ -137,9 +137,10 @@ pub struct Options {
     /// what is lost without it
     #[arg(long, global = true, value_name = "POINT", hide = true)]
     pub withhold: Vec<String>,
-    /// Where no tunnel is seen, attach nothing that only tells of tunnels until one
-    /// comes up, although a driver is there or not all could be looked at
-    #[arg(long, global = true, hide = true)]
+    /// Without a command: where there is no tunnel, attach what only tells of tunnels
+    /// when one comes up. Costs other packets nothing until then; what a tunnel gets
+    /// in its first moments is not counted
+    #[arg(long, global = true)]
     pub rest: bool,
     /// Say more on stderr; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

@@ -276,7 +276,7 @@ impl<'a> Session<'a> {
         // Before the first line: whoever reads it may answer with a signal.
         let mut interrupt = Interrupts::listen()?;
         self.story.begin()?;
-        if command.is_none() {
+        if command.is_none() && self.options.rest {
             self.rest()?;
         }
         if recording {
@@ -367,8 +367,7 @@ impl<'a> Session<'a> {
 
     /// Where there is no tunnel, what only tells of tunnels is not attached until
     /// one comes up; a packet that it gets within moments is in no frame then.
-    /// Only where nothing waits for us: what a command does is seen from the
-    /// first packet on.
+    /// Never where a command runs: what it does is seen from the first packet on.
     fn rest(&mut self) -> Result<()> {
         // Most hosts that are looked at have one: nothing to prepare there.
         if !self.may_rest(&devices::snapshot(None)) {
@@ -388,18 +387,18 @@ impl<'a> Session<'a> {
         self.learn(snapshot, false)
     }
 
-    /// Is there certainly no tunnel, and none to be expected?
+    /// Is there no tunnel that can be seen, and none to be expected?
     fn may_rest(&self, snapshot: &Snapshot) -> bool {
-        let certain = snapshot.problems.is_empty() && !self.expects_tunnels();
-        snapshot.has_no_tunnels() && (certain || self.options.rest)
+        snapshot.has_no_tunnels() && !self.expects_tunnels()
     }
 
-    /// Is a tunnel's driver there? A device of it can come at any time, and its
-    /// first packet right behind it.
+    /// Was a tunnel's driver loaded? A device of it usually comes next, and its
+    /// first packet with it. Those of l2tp do not even say that they are tunnels.
     fn expects_tunnels(&self) -> bool {
-        kinds::KINDS
-            .iter()
-            .any(|kind| self.symbols.find(kind.xmit).next().is_some())
+        kinds::KINDS.iter().any(|kind| {
+            let mut functions = self.symbols.find(kind.xmit);
+            functions.any(|function| function.module.is_some() || kind.name == "l2tp")
+        })
     }
 
     /// Tells what happened.

@@ -38,7 +38,7 @@ pub enum Variant {
     Nothing,
     /// `tracer run`: exact counts, and the details of some.
     Counting,
-    /// `tracer watch`: the same, shown each second; where there is no tunnel,
+    /// `tracer watch --rest`: the same, shown each second; where there is no tunnel,
     /// its hooks wait for one.
     Watching,
     /// `tracer record --all-records`: the details of all.
@@ -58,7 +58,7 @@ impl Variant {
         match self {
             Self::Nothing => "nothing",
             Self::Counting => "tracer counting",
-            Self::Watching => "tracer watching",
+            Self::Watching => "tracer watching, --rest",
             Self::Recording => "tracer recording every drop",
             Self::RawCount => "bpftrace rawtracepoint count",
             Self::ReasonCount => "bpftrace count by reason and location",
