@@ -157,8 +157,8 @@ impl Table {
         let mut out = "# Accuracy\n\nWritten by `cargo xtask scenarios --write`. Each scenario makes a drop on\n\
              purpose, or none, and says what tracer has to answer: cause, place, counters,\n\
              count. *right*: all of it. *unknown*: seen, and no cause named. –: the scenario\n\
-             is not possible on that kernel; its file in `scenarios/` says why. Each column\n\
-             says on which release it was run, and when.\n\n"
+             is not possible on that kernel; its file in `scenarios/` says why. Blank:\n\
+             not run there. Each column says on which release it was run, and when last.\n\n"
             .to_owned();
         let line = |first: &str, rest: Vec<String>| format!("| {first} | {} |\n", rest.join(" | "));
         out += &line(
