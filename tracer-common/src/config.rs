@@ -28,8 +28,12 @@ pub struct Config {
     /// 1: send the record of every drop, 0: of the first of each sort and then
     /// of ever fewer.
     pub all_records: u32,
+    /// 1: the kernel gives the running task with its type
+    /// (`bpf_get_current_task_btf`, since 5.11).
+    pub typed_task: u32,
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 56);
 crate::pod!(Config);
 
 /// Indices of the array `SWITCHES`: known only after the programs are attached.

@@ -57,6 +57,7 @@ offsets! {
     dev_net = "net_device"."nd_net.net";
     dev_link_ops = "net_device"."rtnl_link_ops";
     link_ops_kind = "rtnl_link_ops"."kind";
+    link_ops_priv_size = "rtnl_link_ops"."priv_size";
     net_inum = "net"."ns.inum";
 
     // Counters of the device. Since 6.1 each member of net_device_stats is a
@@ -125,5 +126,14 @@ offsets! {
     socket_file = "socket"."file";
     task_stack = "task_struct"."stack";
     task_flags = "task_struct"."flags";
+    task_tgid = "task_struct"."tgid";
+    task_comm = "task_struct"."comm";
+    task_cred = "task_struct"."cred";
+    cred_uid = "cred"."uid";
+    task_cgroups = "task_struct"."cgroups";
+    /// The cgroup of the unified hierarchy.
+    css_set_cgroup = "css_set"."dfl_cgrp";
+    cgroup_node = "cgroup"."kn";
+    cgroup_id = "kernfs_node"."id";
 }
 crate::pod!(Offsets);

@@ -117,6 +117,11 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() == 512);
 crate::pod!(Record);
 
+/// So long after a record a CPU wakes nobody for others: waking costs the packet
+/// more than all else. Who reads looks again after that time until there is
+/// nothing more.
+pub const QUIET_NS: u64 = 10_000_000;
+
 /// What the ring buffer carries beside records: told apart by its size. A tunnel
 /// device came up while the hooks of frames were not attached.
 #[repr(C)]

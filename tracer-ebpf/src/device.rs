@@ -12,12 +12,9 @@ use tracer_common::{
 use crate::{
     frame,
     globals::{config, offset},
-    maps::{KINDS, PERCPU, RECORDS},
-    read,
+    maps::{KINDS, KNOWN_KINDS, PERCPU, RECORDS},
+    read::{self, PROBED, TYPED},
 };
-
-/// Wakes whoever waits for the ring buffer, although they have not caught up.
-const BPF_RB_FORCE_WAKEUP: u64 = 2;
 
 /// ARPHRD_* of devices that carry bare IP inside IP (include/uapi/linux/if_arp.h):
 /// tunnels even where their kind is not in the table.
@@ -34,26 +31,62 @@ const NETDEV_PCPU_STAT_DSTATS: u8 = 3;
 /// `struct net_device_stats` from `tx_packets` to `tx_fifo_errors`.
 pub type Stats = [u64; 18];
 
-/// Address of a `struct net_device`.
+/// Address of a `struct net_device`; for `TYPED` see [`read::field`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct NetDevice(pub u64);
+pub struct NetDevice<const TYPED: bool>(pub u64);
 
-impl NetDevice {
+/// What kind of tunnel a device is.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// `tracer_common::config::kind`
+    pub facts: u32,
+    /// Address of its name, 0: none. Read only where somebody asks.
+    pub name: u64,
+}
+
+impl Kind {
+    /// A tunnel that has no kind.
+    pub const NAMELESS: Self = Self { facts: 0, name: 0 };
+}
+
+/// Writes the name at this address to a zeroed buffer.
+#[inline(always)]
+pub fn kind_name(to: *mut [u8; KIND_LEN], name: u64) {
+    if name != 0 {
+        read::string(to, name);
+    }
+}
+
+/// Kinds that are remembered by the address of their name.
+pub const KNOWN_LEN: u32 = 256;
+/// What is remembered: the lowest bits of the address above these, which say
+/// that there is something, that it is a tunnel, and what is known of it.
+const KNOWN_BITS: u32 = 16;
+const KNOWN: u64 = 1;
+const KNOWN_TUNNEL: u64 = 2;
+const KNOWN_FACTS: u32 = 2;
+
+impl<const TYPED: bool> NetDevice<TYPED> {
+    #[inline(always)]
+    fn field<T: Copy>(self, offset: u32) -> Option<T> {
+        read::field::<TYPED, T>(self.0, offset)
+    }
+
     #[inline(always)]
     pub fn ifindex(self) -> u32 {
-        read::at(self.0, offset!(dev_ifindex)).unwrap_or(0)
+        self.field(offset!(dev_ifindex)).unwrap_or(0)
     }
 
     #[inline(always)]
     pub fn mtu(self) -> u32 {
-        read::at(self.0, offset!(dev_mtu)).unwrap_or(0)
+        self.field(offset!(dev_mtu)).unwrap_or(0)
     }
 
     /// Inode number of the device's network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        match read::at::<u64>(self.0, offset!(dev_net)) {
-            Some(net) => read::at(net, offset!(net_inum)).unwrap_or(0),
+        match self.field::<u64>(offset!(dev_net)) {
+            Some(net) => read::field::<TYPED, u32>(net, offset!(net_inum)).unwrap_or(0),
             None => 0,
         }
     }
@@ -62,32 +95,36 @@ impl NetDevice {
     #[inline(always)]
     pub fn name(self, to: *mut [u8; IFNAMSIZ]) {
         let at = offset!(dev_name);
-        if at != ABSENT {
+        if at == ABSENT {
+            return;
+        }
+        if TYPED {
+            // SAFETY: the caller's buffer.
+            read::typed_string(unsafe { &mut *to }, self.0, at);
+        } else {
             read::string(to, self.0 + u64::from(at));
         }
     }
 
-    /// Is this a tunnel? Writes its kind to a zeroed buffer; gives what is
-    /// known of the kind (`tracer_common::config::kind`).
+    /// Is this a tunnel?
     #[inline(always)]
-    pub fn tunnel_kind(self, kind: *mut [u8; KIND_LEN]) -> Option<u32> {
-        let ops = read::at::<u64>(self.0, offset!(dev_link_ops))?;
+    pub fn tunnel(self) -> Option<Kind> {
+        let ops = self.field::<u64>(offset!(dev_link_ops))?;
         if ops != 0 {
-            let text = read::at::<u64>(ops, offset!(link_ops_kind))?;
-            if !read::string(kind, text) {
-                return None;
-            }
-            // SAFETY: `kind` is a live buffer of the caller, just written.
-            if let Some(facts) = KINDS.get_ptr(unsafe { &*kind }) {
-                // SAFETY: nothing is ever removed from the map.
-                return Some(unsafe { *facts });
+            let name = read::field::<TYPED, u64>(ops, offset!(link_ops_kind))?;
+            // Two drivers that were loaded to the same place one after the other
+            // do not differ in the address of their name alone.
+            let size: u64 =
+                read::field::<TYPED, u64>(ops, offset!(link_ops_priv_size)).unwrap_or(0);
+            if let Some(facts) = facts(name, size) {
+                return Some(Kind { facts, name });
             }
         }
         matches!(
-            read::at::<u16>(self.0, offset!(dev_type)),
+            self.field::<u16>(offset!(dev_type)),
             Some(ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE)
         )
-        .then_some(0)
+        .then_some(Kind::NAMELESS)
     }
 
     /// Does the user want to see this device?
@@ -113,8 +150,12 @@ impl NetDevice {
     pub fn transmit_counters(self, room: &mut Stats, to: &mut [u64; TX]) {
         // At once: a call for each is most of what a frame costs.
         let block = offset!(stats_tx_packets);
-        let whole = block != ABSENT && read::copy(&raw mut *room, self.0 + u64::from(block));
+        let whole =
+            !TYPED && block != ABSENT && read::copy(&raw mut *room, self.0 + u64::from(block));
         let stat = |field: u32| {
+            if TYPED {
+                return self.word(field);
+            }
             let nth = field.wrapping_sub(block) / size_of::<u64>() as u32;
             match room.get(nth as usize) {
                 Some(value) if whole => *value,
@@ -133,16 +174,16 @@ impl NetDevice {
         let Some(percpu) = percpu_offset() else {
             return;
         };
-        let core = self.word(offset!(dev_core_stats));
+        let core = read::through(&mut room[0], self.word(offset!(dev_core_stats)));
         if core != 0 {
             to[tally::TX_DROPPED] +=
                 read::at(core.wrapping_add(percpu), offset!(core_stats_tx_dropped)).unwrap_or(0);
         }
-        let stats = self.word(offset!(dev_tstats));
+        let stats = read::through(&mut room[0], self.word(offset!(dev_tstats)));
         if stats != 0 {
             let stats = stats.wrapping_add(percpu);
             // A bit-field of eight bits that starts on a byte.
-            match read::at::<u8>(self.0, offset!(dev_pcpu_stat_type)).unwrap_or(0) {
+            match self.field::<u8>(offset!(dev_pcpu_stat_type)).unwrap_or(0) {
                 NETDEV_PCPU_STAT_DSTATS => {
                     to[tally::TX_PACKETS] +=
                         read::at(stats, offset!(dstats_tx_packets)).unwrap_or(0);
@@ -157,6 +198,13 @@ impl NetDevice {
         }
     }
 
+    #[inline(always)]
+    fn word(self, offset: u32) -> u64 {
+        self.field(offset).unwrap_or(0)
+    }
+}
+
+impl NetDevice<PROBED> {
     /// The counters of receiving, in the order of `COUNTERS`.
     #[inline(always)]
     pub fn receive_counters(self, to: &mut [u64; RX]) {
@@ -184,22 +232,45 @@ impl NetDevice {
                 read::at(stats.wrapping_add(percpu), offset!(dstats_rx_drops)).unwrap_or(0);
         }
     }
+}
 
-    #[inline(always)]
-    fn word(self, offset: u32) -> u64 {
-        read::at(self.0, offset).unwrap_or(0)
+/// What is known of the kind whose name is at this address, of a driver whose
+/// devices have so much private data; `None`: it is no tunnel.
+#[inline(always)]
+fn facts(name: u64, size: u64) -> Option<u32> {
+    let about = name.wrapping_add(size.wrapping_mul(0x9e37_79b9)) << KNOWN_BITS;
+    let nth = about.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN_LEN.trailing_zeros());
+    let known = KNOWN_KINDS.get_ptr_mut(nth as u32)?;
+    // SAFETY: a live element, of one word: whoever writes it writes all of it.
+    let word = unsafe { core::ptr::read_volatile(known) };
+    if word >> KNOWN_BITS == about >> KNOWN_BITS && word & KNOWN != 0 {
+        let facts = (word & ((1 << KNOWN_BITS) - 1)) >> KNOWN_FACTS;
+        return (word & KNOWN_TUNNEL != 0).then_some(facts as u32);
     }
+    let mut kind = [0; KIND_LEN];
+    if !read::string(&raw mut kind, name) {
+        return None;
+    }
+    let facts = KINDS.get_ptr(&kind);
+    let word = match facts {
+        // SAFETY: nothing is ever removed from the map.
+        Some(facts) => u64::from(unsafe { *facts }) << KNOWN_FACTS | KNOWN_TUNNEL,
+        None => 0,
+    };
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(known, about | word | KNOWN) };
+    // SAFETY: nothing is ever removed from the map.
+    facts.map(|facts| unsafe { *facts })
 }
 
 /// A device gets its queue: it is about to come up for the first time. Where the
 /// points of frames rest, the first tunnel is what they wait for.
 #[inline(always)]
-pub fn comes_up(dev: NetDevice) {
+pub fn comes_up(dev: NetDevice<TYPED>) {
     if !frame::switched(switch::RESTING) {
         return;
     }
-    let mut kind = [0; KIND_LEN];
-    if dev.tunnel_kind(&raw mut kind).is_none() {
+    if dev.tunnel().is_none() {
         return;
     }
     let mut notice = Notice {
@@ -215,7 +286,7 @@ pub fn comes_up(dev: NetDevice) {
             (&raw const RECORDS).cast_mut().cast(),
             (&raw mut notice).cast(),
             size_of::<Notice>() as u64,
-            BPF_RB_FORCE_WAKEUP,
+            crate::tally::BPF_RB_FORCE_WAKEUP,
         )
     };
 }

@@ -17,10 +17,12 @@ use tracer_common::{
 };
 
 use crate::{
-    flow,
+    device, flow,
     frame::Frame,
     globals::{self, filter},
-    maps::{NAMES, OUTERS, SENT},
+    maps::{NAMES, OUTERS},
+    read::PROBED,
+    sent,
     skb::{Fields as _, SkBuff},
     tally,
 };
@@ -54,7 +56,11 @@ pub fn wants(record: &Record, room: &mut u64) -> bool {
 
 /// The same of a packet freed outside any frame.
 #[inline(always)]
-pub fn wants_freed(record: &mut Record, skb: SkBuff, room: &mut u64) -> bool {
+pub fn wants_freed<const TYPED: bool>(
+    record: &mut Record,
+    skb: SkBuff<TYPED>,
+    room: &mut u64,
+) -> bool {
     // Out of its encapsulation: it had one.
     let bare =
         needs_outer() && record.key.outcome == outcome::LOST_LATER && record.outer.ethertype == 0;
@@ -70,12 +76,14 @@ pub fn wants_freed(record: &mut Record, skb: SkBuff, room: &mut u64) -> bool {
     wanted
 }
 
-/// A frame is opened for a device with this record.
+/// A frame is opened for a device.
 #[inline(always)]
-pub fn named(device: &DeviceKey, record: &Record) {
+pub fn named(device: &DeviceKey, frame: &mut Frame) {
     if filter!(needs) & needs::NAMES == 0 {
         return;
     }
+    let record = &mut frame.record;
+    device::kind_name(&raw mut record.kind, frame.kind_name);
     if let Some(known) = NAMES.get_ptr(device) {
         // SAFETY: nothing is ever removed from the map.
         let known = unsafe { &*known };
@@ -92,17 +100,17 @@ pub fn named(device: &DeviceKey, record: &Record) {
     }
 }
 
-/// The address now is that of a packet that has no outer header yet.
+/// The packet of a frame that has just been remembered has no outer header yet.
 #[inline(always)]
-pub fn remembered(skb: SkBuff) {
+pub fn remembered(frame: &Frame) {
     if needs_outer() {
-        let _ = OUTERS.remove(&skb.0);
+        let _ = OUTERS.remove(&frame.skb);
     }
 }
 
 /// The packet of a frame is somewhere with its outer header on.
 #[inline(always)]
-pub fn encapsulated(frame: &mut Frame, skb: SkBuff) {
+pub fn encapsulated<const TYPED: bool>(frame: &mut Frame, skb: SkBuff<TYPED>) {
     if !needs_outer() {
         return;
     }
@@ -114,7 +122,7 @@ pub fn encapsulated(frame: &mut Frame, skb: SkBuff) {
         return;
     }
     if let Some(header) = skb.network_header() {
-        flow::parse(header, flow::version(header), &mut record.outer);
+        flow::parse_ip(header, &mut frame.header, &mut record.outer);
         let _ = OUTERS.insert(&skb.0, &record.outer, 0);
     }
 }
@@ -127,13 +135,13 @@ pub fn sent(frame: &mut Frame) {
     if !needs_outer() || frame.record.outer.ethertype != 0 {
         return;
     }
-    let skb = SkBuff(frame.skb);
-    let Some(sent) = SENT.get_ptr(&skb.0) else {
+    let skb = SkBuff::<PROBED>(frame.skb);
+    let Some(sent) = sent::find(skb.0) else {
         return;
     };
     if let Some(inner) = skb.inner_network_header() {
-        // SAFETY: a live element, of whichever packet.
-        let outer = unsafe { &(*sent).outer };
+        // Of whichever packet.
+        let outer = &sent.record.outer;
         if outer.ethertype != 0 && flow::has_addresses(inner, outer) {
             encapsulated(frame, skb);
         }

@@ -30,6 +30,72 @@ const GRE_KEY: u16 = 0x2000;
 const GRE_SEQUENCE: u16 = 0x1000;
 const GRE_VERSION: u16 = 7;
 
+/// The beginning of a network header, read at once: each call to read something
+/// costs more than what it reads. An IPv6 header and what follows, or an IPv4
+/// header with options. Behind the end of a packet there is always more of its
+/// buffer (`struct skb_shared_info`).
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Header([u8; 64]);
+
+impl Header {
+    /// Takes the header at this address in.
+    #[inline(always)]
+    pub fn fill(&mut self, at: u64) -> bool {
+        // Where nothing can be read, the helper leaves zeros.
+        read::copy(&raw mut *self, at)
+    }
+
+    /// EtherType by the version of the IP header, 0 if it is none.
+    #[inline(always)]
+    pub fn version(&self) -> u16 {
+        match self.0[0] >> 4 {
+            4 => ETH_P_IP,
+            6 => ETH_P_IPV6,
+            _ => 0,
+        }
+    }
+
+    /// The same of a packet of this EtherType: a label of MPLS must not pass for
+    /// an IP header.
+    #[inline(always)]
+    pub fn version_of(&self, protocol: u16) -> u16 {
+        if matches!(protocol, ETH_P_MPLS_UC | ETH_P_MPLS_MC) {
+            return 0;
+        }
+        self.version()
+    }
+
+    /// The integer at `at`, a multiple of its size: else it is loaded byte by
+    /// byte.
+    #[inline(always)]
+    fn load<T: Copy>(&self, at: usize) -> T {
+        // SAFETY: the callers' constants are within the header, and aligned as
+        // it is.
+        unsafe { self.0.as_ptr().add(at).cast::<T>().read() }
+    }
+
+    /// A number in network byte order.
+    #[inline(always)]
+    fn number(&self, at: usize) -> u16 {
+        u16::from_be(self.load(at))
+    }
+}
+
+/// Writes an address of four bytes to one of a flow.
+#[inline(always)]
+fn set_ipv4(to: &mut [u8; 16], address: u32) {
+    // SAFETY: the addresses of a flow are aligned as it is.
+    unsafe { to.as_mut_ptr().cast::<u32>().write(address) };
+}
+
+/// Writes an address of 16 bytes to one of a flow.
+#[inline(always)]
+fn set_ipv6(to: &mut [u8; 16], address: [u64; 2]) {
+    // SAFETY: likewise.
+    unsafe { to.as_mut_ptr().cast::<[u64; 2]>().write(address) };
+}
+
 /// EtherType by the version of the IP header at `header`, 0 if it is none.
 #[inline(always)]
 pub fn version(header: u64) -> u16 {
@@ -50,84 +116,85 @@ pub struct Parsed {
 }
 
 /// Fills a zeroed `flow` from the network header at `header`; returns the
-/// length of the packet by its own word, 0 where it has none.
+/// length of the packet by its own word, 0 where it has none. `room` is for the
+/// header.
 #[inline(always)]
-pub fn parse(header: u64, ethertype: u16, flow: &mut Flow) -> u32 {
-    walk(header, ethertype, flow).length
+pub fn parse(header: u64, ethertype: u16, room: &mut Header, flow: &mut Flow) -> u32 {
+    if !room.fill(header) {
+        return 0;
+    }
+    walk(header, room, ethertype, flow).length
 }
 
-/// The same, with the address of what follows the header.
+/// The same of a header that is IP by its own word.
 #[inline(always)]
-pub fn walk(header: u64, ethertype: u16, flow: &mut Flow) -> Parsed {
+pub fn parse_ip(header: u64, room: &mut Header, flow: &mut Flow) -> u32 {
+    if !room.fill(header) {
+        return 0;
+    }
+    walk(header, room, room.version(), flow).length
+}
+
+/// The same of the header that stands in `room`, with the address of what follows.
+#[inline(always)]
+pub fn walk(header: u64, room: &Header, ethertype: u16, flow: &mut Flow) -> Parsed {
     flow.ethertype = ethertype;
     match ethertype {
-        ETH_P_IP => ipv4(header, flow),
-        ETH_P_IPV6 => ipv6(header, flow),
+        ETH_P_IP => ipv4(header, room, flow),
+        ETH_P_IPV6 => ipv6(header, room, flow),
         ETH_P_ARP => {
-            if let Some(arp) = read::at::<[u8; 28]>(header, 0) {
-                flow.src[..4].copy_from_slice(&arp[14..18]);
-                flow.dst[..4].copy_from_slice(&arp[24..28]);
-            }
+            // RFC 826 over Ethernet: the addresses of sender and target.
+            let [a, b]: [u16; 2] = room.load(14);
+            set_ipv4(&mut flow.src, u32::from(b) << 16 | u32::from(a));
+            set_ipv4(&mut flow.dst, room.load(24));
             Parsed::default()
         }
         ETH_P_MPLS_UC | ETH_P_MPLS_MC => {
             // RFC 3032: 20 bits of label, then what concerns the hop.
-            if let Some(entry) = read::at::<u32>(header, 0) {
-                let label = u32::from_be(entry) >> 12;
-                flow.dst[..4].copy_from_slice(&label.to_be_bytes());
-            }
+            let label = u32::from_be(room.load(0)) >> 12;
+            set_ipv4(&mut flow.dst, label.to_be());
             Parsed::default()
         }
         _ => Parsed::default(),
     }
 }
 
-/// The same as [`version`], of a packet of this EtherType: a label of MPLS must
-/// not pass for an IP header.
 #[inline(always)]
-pub fn version_of(header: u64, protocol: u16) -> u16 {
-    if matches!(protocol, ETH_P_MPLS_UC | ETH_P_MPLS_MC) {
-        return 0;
-    }
-    version(header)
-}
-
-#[inline(always)]
-fn ipv4(header: u64, flow: &mut Flow) -> Parsed {
-    let Some(ip) = read::at::<[u8; 20]>(header, 0) else {
-        return Parsed::default();
-    };
-    if ip[0] >> 4 != 4 {
+fn ipv4(header: u64, room: &Header, flow: &mut Flow) -> Parsed {
+    const LENGTH: usize = 20;
+    if room.version() != ETH_P_IP {
         return Parsed::default();
     }
-    flow.src[..4].copy_from_slice(&ip[12..16]);
-    flow.dst[..4].copy_from_slice(&ip[16..20]);
-    flow.proto = ip[9];
-    let fragment_offset = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
+    set_ipv4(&mut flow.src, room.load(12));
+    set_ipv4(&mut flow.dst, room.load(16));
+    flow.proto = room.0[9];
+    let fragment_offset = room.number(6) & 0x1fff;
     let mut behind = 0;
     if fragment_offset == 0 {
-        behind = header + u64::from(ip[0] & 0xf) * 4;
-        transport(behind, flow);
+        let length = u64::from(room.0[0] & 0xf) * 4;
+        behind = header + length;
+        if length == LENGTH as u64 {
+            transport(room.load(LENGTH), flow);
+        } else {
+            transport_at(behind, flow);
+        }
     }
     Parsed {
-        length: u32::from(u16::from_be_bytes([ip[2], ip[3]])),
+        length: u32::from(room.number(2)),
         transport: behind,
     }
 }
 
 #[inline(always)]
-fn ipv6(header: u64, flow: &mut Flow) -> Parsed {
-    let Some(ip) = read::at::<[u8; 8]>(header, 0) else {
-        return Parsed::default();
-    };
-    if ip[0] >> 4 != 6
-        || !read::copy(&raw mut flow.src, header + 8)
-        || !read::copy(&raw mut flow.dst, header + 24)
-    {
+fn ipv6(header: u64, room: &Header, flow: &mut Flow) -> Parsed {
+    const LENGTH: usize = 40;
+    if room.version() != ETH_P_IPV6 {
         return Parsed::default();
     }
-    let mut next = ip[6];
-    let mut at = header + 40;
+    set_ipv6(&mut flow.src, room.load(8));
+    set_ipv6(&mut flow.dst, room.load(24));
+    let mut next = room.0[6];
+    let mut at = header + LENGTH as u64;
     let mut first = true;
     for _ in 0..MAX_EXTENSIONS {
         let Some(extension) = (match next {
@@ -152,50 +219,69 @@ fn ipv6(header: u64, flow: &mut Flow) -> Parsed {
     }
     flow.proto = next;
     if first {
-        transport(at, flow);
+        if at == header + LENGTH as u64 {
+            transport(room.load(LENGTH), flow);
+        } else {
+            transport_at(at, flow);
+        }
     }
     Parsed {
-        length: 40 + u32::from(u16::from_be_bytes([ip[4], ip[5]])),
+        length: LENGTH as u32 + u32::from(room.number(4)),
         transport: if first { at } else { 0 },
     }
 }
 
 #[inline(always)]
-fn transport(header: u64, flow: &mut Flow) {
-    let Some(l4) = read::at::<[u8; 4]>(header, 0) else {
-        return;
-    };
+fn transport_at(header: u64, flow: &mut Flow) {
+    if let Some(l4) = read::at(header, 0) {
+        transport(l4, flow);
+    }
+}
+
+#[inline(always)]
+fn transport(l4: [u16; 2], flow: &mut Flow) {
     match flow.proto {
-        IPPROTO_ICMP | IPPROTO_ICMPV6 => flow.icmp_type = l4[0],
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => flow.icmp_type = l4[0].to_ne_bytes()[0],
         // TCP, UDP, DCCP, SCTP, UDP-Lite: ports first.
         6 | 17 | 33 | 132 | 136 => {
-            flow.sport = u16::from_be_bytes([l4[0], l4[1]]);
-            flow.dport = u16::from_be_bytes([l4[2], l4[3]]);
+            flow.sport = u16::from_be(l4[0]);
+            flow.dport = u16::from_be(l4[1]);
         }
         _ => {}
     }
 }
 
-/// Compares without a call: a loop over bytes would be a function of its own,
+#[inline(always)]
+fn ipv4_of(address: &[u8; 16]) -> u32 {
+    // SAFETY: the addresses of a flow are aligned as it is.
+    unsafe { address.as_ptr().cast::<u32>().read() }
+}
+
+#[inline(always)]
+fn ipv6_of(address: &[u8; 16]) -> [u64; 2] {
+    // SAFETY: likewise.
+    unsafe { address.as_ptr().cast::<[u64; 2]>().read() }
+}
+
+/// Compares two addresses of flows, or names that are aligned as words, without a call: a loop over bytes would be a function of its own,
 /// with stack of its own.
 #[inline(always)]
 pub fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b)
+    let ([a, b], [c, d]) = (ipv6_of(a), ipv6_of(b));
+    a == c && b == d
 }
 
 /// Has the network header at `header` the addresses of this flow?
 #[inline(always)]
 pub fn has_addresses(header: u64, flow: &Flow) -> bool {
     match flow.ethertype {
-        ETH_P_IP => read::at::<[[u8; 4]; 2]>(header, 12).is_some_and(|[src, dst]| {
-            let (from, to) = (flow.src.first_chunk::<4>(), flow.dst.first_chunk::<4>());
-            from.is_some_and(|from| u32::from_ne_bytes(*from) == u32::from_ne_bytes(src))
-                && to.is_some_and(|to| u32::from_ne_bytes(*to) == u32::from_ne_bytes(dst))
+        ETH_P_IP => read::at::<[u32; 2]>(header, 12)
+            .is_some_and(|[src, dst]| src == ipv4_of(&flow.src) && dst == ipv4_of(&flow.dst)),
+        ETH_P_IPV6 => read::at::<[[u64; 2]; 2]>(header, 8).is_some_and(|[src, dst]| {
+            let [a, b] = ipv6_of(&flow.src);
+            let [c, d] = ipv6_of(&flow.dst);
+            src[0] == a && src[1] == b && dst[0] == c && dst[1] == d
         }),
-        ETH_P_IPV6 => {
-            read::at::<[u8; 16]>(header, 8).is_some_and(|src| same(&src, &flow.src))
-                && read::at::<[u8; 16]>(header, 24).is_some_and(|dst| same(&dst, &flow.dst))
-        }
         _ => false,
     }
 }
@@ -230,9 +316,9 @@ struct Next {
 }
 
 /// Fills a zeroed `flow` from the packet inside the outer one, whose transport
-/// header is at `transport`.
+/// header is at `transport`. `room` is for its header.
 #[inline(always)]
-pub fn inner(outer: &Flow, transport: u64, flow: &mut Flow) -> Inner {
+pub fn inner(outer: &Flow, transport: u64, room: &mut Header, flow: &mut Flow) -> Inner {
     let mut found = Inner::default();
     if transport == 0 {
         return found;
@@ -253,11 +339,14 @@ pub fn inner(outer: &Flow, transport: u64, flow: &mut Flow) -> Inner {
         };
         next = frame;
     }
+    if !room.fill(next.header) {
+        return found;
+    }
     if next.ethertype == 0 {
-        next.ethertype = version(next.header);
+        next.ethertype = room.version();
     }
     if next.ethertype != 0 {
-        found.length = parse(next.header, next.ethertype, flow);
+        found.length = walk(next.header, room, next.ethertype, flow).length;
     }
     found
 }

@@ -18,14 +18,17 @@ use tracer_common::{
 };
 
 use crate::{
-    device::NetDevice,
-    filter, flow,
+    device::{Kind, NetDevice},
+    filter,
+    flow::{self, Header},
     free::{LEVELS, Room, Scratch},
     globals::config,
-    maps::{CPU, EMPTY, SENT, SWITCHES, TASKS},
-    process, read,
+    maps::{CPU, EMPTY, SWITCHES, TASKS},
+    process,
+    read::{self, PROBED},
     receive::Receive,
-    skb::{Fields as _, SkBuff},
+    sent,
+    skb::{Fields, SkBuff},
     tally::{self, DeviceEvent},
 };
 
@@ -85,6 +88,11 @@ pub struct Frame {
     /// 1: the packet was split into others, which live on.
     pub split: u32,
     pub opened_ns: u64,
+    /// Address of the name of the device's kind, 0: the record has it, or there
+    /// is none.
+    pub kind_name: u64,
+    /// Room for a header of the packet.
+    pub header: Header,
 }
 
 /// The context, if anything was ever under way in it.
@@ -143,19 +151,23 @@ pub fn top(context: &mut Context) -> Option<&mut Frame> {
 
 /// The innermost frame of this packet.
 #[inline(always)]
-pub fn top_of(skb: SkBuff) -> Option<&'static mut Frame> {
+pub fn top_of<const TYPED: bool>(skb: SkBuff<TYPED>) -> Option<&'static mut Frame> {
     top(context()?).filter(|frame| frame.skb == skb.0)
 }
 
 /// A packet enters a device's transmit function.
 #[inline(always)]
-pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
-    let mut name = [0; 16];
-    let known = dev.tunnel_kind(&raw mut name);
+pub fn open<const TYPED: bool>(
+    ctx: *mut c_void,
+    skb: SkBuff<TYPED>,
+    dev: NetDevice<TYPED>,
+    by: u32,
+) {
+    let known = dev.tunnel();
     let has_kind = known.is_some();
-    let Some(facts) = known.or(
+    let Some(kind) = known.or(
         // A driver of ours, even if its devices have no kind (l2tp).
-        (by == seen::DRIVER).then_some(0),
+        (by == seen::DRIVER).then_some(Kind::NAMELESS),
     ) else {
         leaves(skb);
         return;
@@ -184,12 +196,14 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
     if !dev.wanted() {
         return;
     }
-    heal(context);
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    heal(context, now);
     if context.depth >= DEPTH {
         tally::lose(lost::FRAMES);
         return;
     }
-    if push(context, skb, by).is_none() {
+    if push(context, skb, by, now).is_none() {
         return;
     }
     let device = DeviceKey {
@@ -200,10 +214,10 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
     let room = &raw mut context.room;
     let Some(frame) = top(context) else { return };
     frame.dev = dev.0;
-    frame.kind = facts;
+    frame.kind = kind.facts;
+    frame.kind_name = kind.name;
 
     let record = &mut frame.record;
-    record.kind = name;
     dev.name(&raw mut record.dev);
     record.mtu = dev.mtu();
     record.key.ifindex = device.ifindex;
@@ -211,34 +225,50 @@ pub fn open(ctx: *mut c_void, skb: SkBuff, dev: NetDevice, by: u32) {
     record.key.sender_ifindex = device.ifindex;
     record.key.sender_netns = device.netns;
     // SAFETY: a field of this CPU's or task's own context, beside the frames.
-    let copied = unsafe { &mut (*room).skb };
-    if copied.fill(skb) {
-        record.mark = copied.mark();
-        if let Some(header) = copied.network_header() {
-            record.length = flow::parse(header, copied.protocol(), &mut record.key.flow);
-        }
-        if record.length == 0 {
-            record.length = copied.length();
-        }
-        process::of(ctx, copied.sock(), &mut record.process);
+    let room = unsafe { &mut *room };
+    if TYPED {
+        enters::<TYPED>(ctx, &skb, &mut room.number, frame);
+    } else if room.skb.fill(skb) {
+        enters::<PROBED>(ctx, &room.skb, &mut room.number, frame);
     }
-    filter::named(&device, record);
-    // SAFETY: a field of this CPU's or task's own context, beside the frames.
-    dev.transmit_counters(unsafe { &mut (*room).stats }, &mut frame.before);
+    filter::named(&device, frame);
+    dev.transmit_counters(&mut room.stats, &mut frame.before);
     if !filter::on() {
-        tally::device(device, DeviceEvent::In);
+        tally::at_device(device, DeviceEvent::In);
     }
+}
+
+/// Writes down which packet it is, and whose.
+#[inline(always)]
+fn enters<const TYPED: bool>(
+    ctx: *mut c_void,
+    skb: &impl Fields<TYPED>,
+    room: &mut u64,
+    frame: &mut Frame,
+) {
+    let record = &mut frame.record;
+    record.mark = skb.mark();
+    if let Some(header) = skb.network_header() {
+        record.length = flow::parse(
+            header,
+            skb.protocol(),
+            &mut frame.header,
+            &mut record.key.flow,
+        );
+    }
+    if record.length == 0 {
+        record.length = skb.length();
+    }
+    process::of::<TYPED>(ctx, skb.sock(), room, &mut record.process);
 }
 
 /// A frame whose end was missed (the programs were attached in the middle of
 /// it, or a kretprobe had no room) would stay for ever, and with it all that
 /// are opened inside. Nothing transmits for so long.
 #[inline(always)]
-fn heal(context: &mut Context) {
+fn heal(context: &mut Context, now: u64) {
     let Some(top) = top(context) else { return };
-    // SAFETY: the helper has no preconditions.
-    let age = unsafe { bpf_ktime_get_ns() }.wrapping_sub(top.opened_ns);
-    if age > LONGEST_NS {
+    if now.wrapping_sub(top.opened_ns) > LONGEST_NS {
         context.depth = 0;
         tally::lose(lost::FRAMES);
     }
@@ -246,23 +276,36 @@ fn heal(context: &mut Context) {
 
 /// Puts an empty frame on the stack, which has room.
 #[inline(always)]
-pub fn push(context: &mut Context, skb: SkBuff, by: u32) -> Option<&mut Frame> {
-    let empty = EMPTY.get_ptr(0)?;
+pub fn push<const TYPED: bool>(
+    context: &mut Context,
+    skb: SkBuff<TYPED>,
+    by: u32,
+    now: u64,
+) -> Option<&mut Frame> {
     context.depth += 1;
     let frame = top(context)?;
-    // SAFETY: the address of a field, not a read.
-    read::copy(&raw mut *frame, unsafe { &raw const (*empty).frames[0] }
-        as u64);
+    blank(&mut frame.record, by);
+    frame.before = [0; TX];
     frame.skb = skb.0;
+    frame.dev = 0;
+    frame.consumed_at = 0;
+    frame.consumed = 0;
     frame.opener = by;
-    // SAFETY: the helper has no preconditions.
-    frame.opened_ns = unsafe { bpf_ktime_get_ns() };
-    let record = &mut frame.record;
+    frame.kind = 0;
+    frame.split = 0;
+    frame.kind_name = 0;
+    frame.opened_ns = now;
+    Some(frame)
+}
+
+/// Makes the record one of a frame of which nothing is known yet.
+#[inline(always)]
+pub fn blank(record: &mut Record, by: u32) {
+    read::clear(record);
     record.version = ABI_VERSION;
     record.size = size_of::<Record>() as u16;
     record.stack = -1;
     record.key.seen = by;
-    Some(frame)
 }
 
 /// Gives the innermost frame the path of the one around it and its own device,
@@ -295,7 +338,7 @@ fn inherit(context: &mut Context, device: DeviceKey) {
 /// A device that is no tunnel transmits the packet of the innermost frame: it
 /// has left the tunnel, whichever way it took.
 #[inline(always)]
-fn leaves(skb: SkBuff) {
+fn leaves<const TYPED: bool>(skb: SkBuff<TYPED>) {
     if let Some(top) = top_of(skb) {
         if top.record.key.seen & seen::HANDED_TO_IP == 0 {
             handed(skb);
@@ -306,7 +349,7 @@ fn leaves(skb: SkBuff) {
 
 /// Something more was seen of the frame of this packet.
 #[inline(always)]
-pub fn mark(skb: SkBuff, what: u32) {
+pub fn mark<const TYPED: bool>(skb: SkBuff<TYPED>, what: u32) {
     if let Some(top) = top_of(skb) {
         top.record.key.seen |= what;
     }
@@ -325,7 +368,7 @@ pub fn mark_top(what: u32) {
 
 /// The outer packet of the innermost frame is handed to IP.
 #[inline(always)]
-pub fn handed(skb: SkBuff) {
+pub fn handed<const TYPED: bool>(skb: SkBuff<TYPED>) {
     let Some(context) = context() else { return };
     let Some(top) = top(context) else { return };
     let key = &mut top.record.key;
@@ -342,26 +385,26 @@ pub fn handed(skb: SkBuff) {
     remember(skb, top);
 }
 
-/// Keeps what is known of a packet that leaves its frame alive.
+/// Keeps what is known of the frame's packet, which leaves it alive.
 #[inline(always)]
-fn remember(skb: SkBuff, frame: &mut Frame) {
+fn remember<const TYPED: bool>(skb: SkBuff<TYPED>, frame: &mut Frame) {
     let record = &mut frame.record;
     record.key.outcome = outcome::LOST_LATER;
     // Where tunnels nest the marked inner header can be that of a tunnel
     // further in: what it says now is what it has to say later.
     record.outer = Flow::default();
     if let Some(inner) = skb.marked_inner_header() {
-        flow::parse(inner, flow::version(inner), &mut record.outer);
+        flow::parse_ip(inner, &mut frame.header, &mut record.outer);
     }
-    let _ = SENT.insert(&skb.0, &*record, 0);
-    record.outer = Flow::default();
-    filter::remembered(skb);
+    sent::put(frame);
+    frame.record.outer = Flow::default();
+    filter::remembered(frame);
 }
 
 /// `__skb_gso_segment(skb)` returned a list of packets: they are what goes on,
 /// and the end of `skb` is not theirs.
 #[inline(always)]
-pub fn split(skb: SkBuff, list: u64) {
+pub fn split<const TYPED: bool>(skb: SkBuff<TYPED>, list: u64) {
     if list == 0 || list.wrapping_neg() <= MAX_ERRNO {
         return;
     }
@@ -378,12 +421,12 @@ pub fn split(skb: SkBuff, list: u64) {
             frame.skb = 0;
         }
     }
-    let _ = SENT.remove(&skb.0);
+    sent::forget(read::through(&mut context.room.number, skb.0));
 }
 
 /// `skb_realloc_headroom` is entered.
 #[inline(always)]
-pub fn replacing(skb: SkBuff) {
+pub fn replacing<const TYPED: bool>(skb: SkBuff<TYPED>) {
     let Some(context) = context() else { return };
     context.replacing = 0;
     if top(context).is_some_and(|top| top.skb == skb.0) {
@@ -393,7 +436,7 @@ pub fn replacing(skb: SkBuff) {
 
 /// `skb_realloc_headroom` returns.
 #[inline(always)]
-pub fn replaced_return(copy: SkBuff) {
+pub fn replaced_return(copy: SkBuff<PROBED>) {
     let Some(context) = context() else { return };
     if context.replacing == 0 {
         return;
@@ -407,14 +450,14 @@ pub fn replaced_return(copy: SkBuff) {
 /// `skb_realloc_headroom(skb)` returned a roomier copy: the frame goes on with
 /// it, and the original's end is not the packet's.
 #[inline(always)]
-pub fn replaced(skb: SkBuff, copy: SkBuff) {
+pub fn replaced<const TYPED: bool>(skb: SkBuff<TYPED>, copy: SkBuff<TYPED>) {
     if let Some(top) = top_of(skb) {
         replace(top, copy);
     }
 }
 
 #[inline(always)]
-fn replace(frame: &mut Frame, copy: SkBuff) {
+fn replace<const TYPED: bool>(frame: &mut Frame, copy: SkBuff<TYPED>) {
     if copy.0 == 0 {
         frame.record.key.seen |= seen::NO_HEADROOM;
         return;
@@ -422,21 +465,21 @@ fn replace(frame: &mut Frame, copy: SkBuff) {
     let original = frame.skb;
     frame.skb = copy.0;
     if frame.record.key.seen & seen::HANDED_TO_IP != 0 {
-        let _ = SENT.remove(&original);
+        sent::forget(original);
         remember(copy, frame);
     }
 }
 
 /// `net_dev_xmit`: the device's transmit function returned `code`.
 #[inline(always)]
-pub fn close_device(dev: NetDevice, code: i32) {
+pub fn close_device<const TYPED: bool>(dev: NetDevice<TYPED>, code: i32) {
     let Some(context) = context() else { return };
     let Some(top) = top(context) else { return };
     if top.dev != dev.0 {
         // A device that is no tunnel, inside a frame.
         return;
     }
-    close(context, code);
+    close(context, dev, code);
 }
 
 /// What the user side found out after loading.
@@ -449,8 +492,10 @@ pub fn switched(which: u32) -> bool {
 #[inline(always)]
 pub fn close_driver(code: i32) {
     let Some(context) = context() else { return };
-    if top(context).is_some_and(|top| top.opener == seen::DRIVER) {
-        close(context, code);
+    let Some(top) = top(context) else { return };
+    if top.opener == seen::DRIVER {
+        let dev = NetDevice::<PROBED>(top.dev);
+        close(context, dev, code);
     }
 }
 
@@ -468,9 +513,9 @@ pub fn pop(context: &mut Context) -> Option<&mut Frame> {
 
 /// Writes down which counters of its device moved since the frame was opened.
 #[inline(always)]
-fn compare(room: &mut Room, frame: &mut Frame) {
+fn compare<const TYPED: bool>(dev: NetDevice<TYPED>, room: &mut Room, frame: &mut Frame) {
     let mut after = [0u64; TX];
-    NetDevice(frame.dev).transmit_counters(&mut room.stats, &mut after);
+    dev.transmit_counters(&mut room.stats, &mut after);
     let record = &mut frame.record;
     for (n, (after, before)) in after.iter().zip(&frame.before).enumerate() {
         let moved = after.wrapping_sub(*before) as u32;
@@ -482,7 +527,7 @@ fn compare(room: &mut Room, frame: &mut Frame) {
 }
 
 #[inline(always)]
-fn close(context: &mut Context, code: i32) {
+fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: i32) {
     let room = &raw mut context.room;
     let Some(frame) = pop(context) else { return };
     let handed = frame.record.key.seen & seen::HANDED_TO_IP != 0;
@@ -491,12 +536,10 @@ fn close(context: &mut Context, code: i32) {
     // reading them is dear.
     if !handed || frame.record.key.freed_by != freed_by::NONE {
         // SAFETY: a field of this CPU's or task's own context, beside the frames.
-        compare(unsafe { &mut *room }, frame);
+        compare(dev, unsafe { &mut *room }, frame);
     }
     let record = &mut frame.record;
     let key = &mut record.key;
-    // SAFETY: the helper has no preconditions.
-    record.time_ns = unsafe { bpf_ktime_get_ns() };
 
     let device = DeviceKey {
         netns: key.netns,
@@ -523,7 +566,7 @@ fn close(context: &mut Context, code: i32) {
         // on its way. Where the hand-over itself was not seen, the packet is
         // remembered here.
         if !handed && frame.consumed == 0 && frame.split == 0 {
-            let skb = SkBuff(frame.skb);
+            let skb = SkBuff::<PROBED>(frame.skb);
             remember(skb, frame);
         }
         filter::sent(frame);
@@ -537,12 +580,16 @@ fn close(context: &mut Context, code: i32) {
         if !filter::wants(record, unsafe { &mut (*room).tests }) {
             return;
         }
-        tally::device(device, DeviceEvent::In);
+        tally::at_device(device, DeviceEvent::In);
     }
-    tally::device(device, end);
+    tally::at_device(device, end);
     match end {
-        // SAFETY: a field of this CPU's or task's own context.
-        DeviceEvent::Dropped => tally::drop(unsafe { &mut (*room).coarse }, record),
+        DeviceEvent::Dropped => {
+            // SAFETY: the helper has no preconditions.
+            record.time_ns = unsafe { bpf_ktime_get_ns() };
+            // SAFETY: a field of this CPU's or task's own context.
+            tally::drop(unsafe { &mut (*room).coarse }, record, frame.kind_name);
+        }
         DeviceEvent::Sent => tally::passed(&record.key),
         DeviceEvent::In | DeviceEvent::Unexplained => {}
     }

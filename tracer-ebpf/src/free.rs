@@ -16,15 +16,16 @@ use tracer_common::{
 };
 
 use crate::{
-    device::{NetDevice, Stats},
+    device::{NetDevice, Stats, kind_name},
     filter,
-    flow::{self, Parsed},
+    flow::{self, Header, Parsed},
     frame::{self, Context, DEPTH, Frame},
     globals::config,
-    maps::{EMPTY, SENT, STACKS},
-    read,
+    maps::STACKS,
+    read::{self, PROBED},
     receive::{self, Receive},
-    skb::{Copied, Fields as _, SkBuff},
+    sent,
+    skb::{Copied, Fields, SkBuff},
     tally,
 };
 
@@ -34,11 +35,23 @@ use crate::{
 pub struct Scratch {
     pub record: Record,
     pub skb: Copied,
+    pub header: Header,
     pub outermost: Flow,
     pub inner: Flow,
     pub room: Room,
+    // What the programs find out goes through a map, see `read::through`.
     /// Is the packet of interest although no frame of ours has sent it?
     pub strays: u64,
+    /// The packet's address as a number.
+    pub number: u64,
+    pub parsed: Parsed,
+    /// Is the record that of a packet that a tunnel sent?
+    pub is_sent: u64,
+    /// Bits of `what`.
+    pub what: u64,
+    /// Address of the name of the kind of the record's device, 0: the record
+    /// has it, or there is none.
+    pub kind_name: u64,
 }
 
 /// Room to count.
@@ -49,10 +62,22 @@ pub struct Room {
     pub coarse: TallyKey,
     /// For the filter's tests.
     pub tests: u64,
+    /// For `read::through`.
+    pub number: u64,
     /// For a device's counters.
     pub stats: Stats,
     /// For the packet whose frame is opened.
     pub skb: Copied,
+}
+
+/// What a freed packet is.
+mod what {
+    /// Its outermost header is that of a tunnel.
+    pub const BY_HEADER: u64 = 1;
+    /// It belongs to a tunnel, by its header or because one received it.
+    pub const TUNNELS: u64 = 2;
+    /// It stands on a tunnel device.
+    pub const AT_TUNNEL: u64 = 4;
 }
 
 /// How many frees can be under way in one context: a process frees a packet,
@@ -61,9 +86,9 @@ pub const LEVELS: usize = 2;
 
 /// A free under way.
 #[derive(Clone, Copy)]
-struct Free {
+struct Free<const TYPED: bool> {
     ctx: *mut c_void,
-    skb: SkBuff,
+    skb: SkBuff<TYPED>,
     location: u64,
     reason: u32,
     by: u8,
@@ -73,7 +98,13 @@ struct Free {
 
 /// A packet was dropped (`kfree_skb`), at `location`.
 #[inline(always)]
-pub fn freed(ctx: *mut c_void, skb: SkBuff, location: u64, reason: u32, by: u8) {
+pub fn freed<const TYPED: bool>(
+    ctx: *mut c_void,
+    skb: SkBuff<TYPED>,
+    location: u64,
+    reason: u32,
+    by: u8,
+) {
     if !frame::switched(switch::READY) {
         return;
     }
@@ -94,13 +125,13 @@ pub fn freed(ctx: *mut c_void, skb: SkBuff, location: u64, reason: u32, by: u8) 
         in_frame(&free, frame);
         return;
     }
-    outside::<true>(&free, context, true);
+    outside::<TYPED, true>(&free, context, true);
 }
 
 /// What the packet's sender was told; an address is given to another packet
 /// soon, so it is forgotten here.
 #[inline(always)]
-fn told(context: &mut Context, skb: SkBuff) -> [u8; 3] {
+fn told<const TYPED: bool>(context: &mut Context, skb: SkBuff<TYPED>) -> [u8; 3] {
     if context.told_skb != skb.0 {
         return [0; 3];
     }
@@ -110,7 +141,7 @@ fn told(context: &mut Context, skb: SkBuff) -> [u8; 3] {
 
 /// The same at the entry of a function (kprobe): the caller is who frees.
 #[inline(always)]
-pub fn freed_at_entry(context: &ProbeContext, skb: SkBuff, reason: u32) {
+pub fn freed_at_entry(context: &ProbeContext, skb: SkBuff<PROBED>, reason: u32) {
     // SAFETY: `regs` is the context the kernel gave the program.
     let stack_pointer = unsafe { (*context.regs).rsp };
     let location = read::at(stack_pointer, 0).unwrap_or(0);
@@ -119,7 +150,7 @@ pub fn freed_at_entry(context: &ProbeContext, skb: SkBuff, reason: u32) {
 
 /// A packet was freed as if all were well (`consume_skb`).
 #[inline(always)]
-pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
+pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, location: u64) {
     let Some(context) = frame::context() else {
         return;
     };
@@ -154,7 +185,7 @@ pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
     }
     if dropped || waited {
         // Those drivers have the packet out of its encapsulation by then.
-        outside::<false>(&free, context, dropped);
+        outside::<TYPED, false>(&free, context, dropped);
     }
 }
 
@@ -163,7 +194,7 @@ pub fn consumed(ctx: *mut c_void, skb: SkBuff, location: u64) {
 /// Which it is goes through a map: were it in a register, the verifier would
 /// follow all that comes after once for each value it can have.
 #[inline(always)]
-fn innermost(context: &mut Context, skb: SkBuff) -> Option<&mut Frame> {
+fn innermost<const TYPED: bool>(context: &mut Context, skb: SkBuff<TYPED>) -> Option<&mut Frame> {
     context.found = DEPTH;
     for n in 0..DEPTH {
         if n >= context.depth {
@@ -183,7 +214,7 @@ fn innermost(context: &mut Context, skb: SkBuff) -> Option<&mut Frame> {
 }
 
 #[inline(always)]
-fn in_frame(free: &Free, frame: &mut Frame) {
+fn in_frame<const TYPED: bool>(free: &Free<TYPED>, frame: &mut Frame) {
     note(free, free.skb.device(), &mut frame.record);
     let key = &mut frame.record.key;
     key.freed_by = free.by;
@@ -193,8 +224,8 @@ fn in_frame(free: &Free, frame: &mut Frame) {
         [key.told, key.told_type, key.told_code] = free.told;
     }
     if key.seen & seen::HANDED_TO_IP != 0 {
-        outer(&mut frame.record, free.skb);
-        let _ = SENT.remove(&free.skb.0);
+        outer(frame, free.skb);
+        sent::forget(frame.skb);
     }
     // The address may be given to another packet before the frame closes.
     frame.skb = 0;
@@ -202,7 +233,11 @@ fn in_frame(free: &Free, frame: &mut Frame) {
 
 /// What is written down of every freed packet.
 #[inline(always)]
-fn note(free: &Free, dev: Option<NetDevice>, record: &mut Record) {
+fn note<const TYPED: bool, const OF: bool>(
+    free: &Free<TYPED>,
+    dev: Option<NetDevice<OF>>,
+    record: &mut Record,
+) {
     if let Some(dev) = dev
         && dev.0 != 0
     {
@@ -221,10 +256,11 @@ fn note(free: &Free, dev: Option<NetDevice>, record: &mut Record) {
 
 /// Fills in the outer packet from the network header.
 #[inline(always)]
-fn outer(record: &mut Record, skb: SkBuff) {
+fn outer<const TYPED: bool>(frame: &mut Frame, skb: SkBuff<TYPED>) {
     if let Some(header) = skb.network_header() {
+        let record = &mut frame.record;
         record.outer = Flow::default();
-        record.outer_length = flow::parse(header, flow::version(header), &mut record.outer);
+        record.outer_length = flow::parse_ip(header, &mut frame.header, &mut record.outer);
         keyed(record);
     }
 }
@@ -242,78 +278,116 @@ fn keyed(record: &mut Record) {
 /// with `strays`, of interest although no frame of ours has sent it? `WRAPPED`:
 /// it may have a packet inside, to be decoded.
 #[inline(always)]
-fn outside<const WRAPPED: bool>(free: &Free, context: &mut Context, strays: bool) {
+fn outside<const TYPED: bool, const WRAPPED: bool>(
+    free: &Free<TYPED>,
+    context: &mut Context,
+    strays: bool,
+) {
     let level = context.busy;
     let Some(scratch) = context.scratch.get_mut(level as usize) else {
         tally::lose(lost::TALLY);
         return;
     };
-    // Through a map: the verifier would follow all that comes once for each way
-    // the answer was found.
     scratch.strays = strays.into();
+    scratch.number = free.skb.0;
+    scratch.kind_name = 0;
     let scratch = &raw mut *scratch;
     context.busy = level + 1;
     // SAFETY: a part of the context that nobody else has: whoever comes in
     // between takes the next level, and is done before we go on.
-    examine::<WRAPPED>(free, context, unsafe { &mut *scratch });
+    let scratch = unsafe { &mut *scratch };
+    if TYPED {
+        examine::<TYPED, TYPED, WRAPPED>(free, &free.skb, context, scratch);
+    } else {
+        let copied = &raw mut scratch.skb;
+        // SAFETY: likewise, a field that nobody writes from here on.
+        if unsafe { (*copied).fill(free.skb) } {
+            // SAFETY: likewise.
+            examine::<TYPED, PROBED, WRAPPED>(free, unsafe { &*copied }, context, scratch);
+        } else if free.skb.0 != 0 {
+            // `kfree_skb(NULL)` is nothing (kprobe).
+            tally::lose(lost::TALLY);
+        }
+    }
     context.busy = level;
 }
 
+/// `OF`: what the packet's fields point to has types.
 #[inline(always)]
-fn examine<const WRAPPED: bool>(free: &Free, context: &mut Context, scratch: &mut Scratch) {
-    // SAFETY: a field of a live structure.
-    let strays = unsafe { core::ptr::read_volatile(&raw const scratch.strays) } != 0;
-    let key = free.skb.0;
-    let skb = &mut scratch.skb;
-    if !skb.fill(free.skb) {
-        // `kfree_skb(NULL)` is nothing (kprobe).
-        if key != 0 {
-            tally::lose(lost::TALLY);
-        }
-        return;
-    }
-    let skb = &scratch.skb;
+fn examine<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
+    free: &Free<TYPED>,
+    skb: &impl Fields<OF>,
+    context: &mut Context,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: fields of a live structure.
+    let (strays, number) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const scratch.strays) != 0,
+            core::ptr::read_volatile(&raw const scratch.number),
+        )
+    };
     let Some(header) = skb.network_header() else {
         return;
     };
     let protocol = skb.protocol();
-    let version = flow::version_of(header, protocol);
+    scratch.header.fill(header);
+    let version = scratch.header.version_of(protocol);
     let ethertype = if version == 0 { protocol } else { version };
     scratch.outermost = Flow::default();
-    let parsed = flow::walk(header, ethertype, &mut scratch.outermost);
-    // Only now: what is known before, the verifier follows through the walk.
-    if let Some(sent) = SENT.get_ptr(&key) {
-        // A copy: another CPU may give the element to another packet.
-        read::copy(&raw mut scratch.record, sent as u64);
-        let _ = SENT.remove(&key);
-        let record = &mut scratch.record;
-        // What stands on no device waits in a socket, as a tap's copy does: its
-        // end is not the packet's.
-        let on_its_way = skb.device().is_some_and(|dev| dev.0 != 0);
-        if on_its_way && is_same(record, skb, &scratch.outermost) {
-            if !strays && record.key.seen & seen::IN_THE_CLEAR == 0 {
-                // On its way: split into fragments, which go on.
-                return;
-            }
-            record.outer = Flow::default();
-            if record.key.seen & seen::IN_THE_CLEAR == 0 {
-                record.outer = scratch.outermost;
-                record.outer_length = parsed.length;
-                keyed(record);
-            }
-            finish(free, context, skb, record, &mut scratch.room);
+    let parsed = flow::walk(header, &scratch.header, ethertype, &mut scratch.outermost);
+    let parsed = read::through(&mut scratch.parsed, parsed);
+    let is_sent = was_sent(skb, number, strays, parsed, scratch);
+    if read::through(&mut scratch.is_sent, is_sent.into()) == 0 {
+        // On its way it may be split into fragments, which go on.
+        if !strays || !stray::<TYPED, OF, WRAPPED>(free, skb, context, scratch, parsed) {
             return;
         }
     }
-    if strays {
-        stray::<WRAPPED>(free, context, scratch, version, parsed);
+    finish(free, skb, context, scratch);
+}
+
+/// Is this a packet that a tunnel sent? Makes its record the scratch's.
+#[inline(always)]
+fn was_sent<const OF: bool>(
+    skb: &impl Fields<OF>,
+    number: u64,
+    strays: bool,
+    parsed: Parsed,
+    scratch: &mut Scratch,
+) -> bool {
+    let Some(sent) = sent::find(number) else {
+        return false;
+    };
+    // A copy: another CPU may give the element to another packet.
+    read::assign(&mut scratch.record, &sent.record);
+    let kind_name = sent.kind_name;
+    let whole = sent.is_whole();
+    sent::forget(number);
+    let record = &mut scratch.record;
+    // What stands on no device waits in a socket, as a tap's copy does: its
+    // end is not the packet's.
+    let on_its_way = skb.device().is_some_and(|dev| dev.0 != 0);
+    if !whole || !on_its_way || !is_same(record, skb, &scratch.outermost) {
+        return false;
     }
+    scratch.kind_name = kind_name;
+    record.outer = Flow::default();
+    if record.key.seen & seen::IN_THE_CLEAR == 0 {
+        if !strays {
+            return false;
+        }
+        record.outer = scratch.outermost;
+        record.outer_length = parsed.length;
+        keyed(record);
+    }
+    true
 }
 
 /// An skb's address is reused. The packet is the one remembered only if its
 /// inner header still says so, in the encapsulation or out of it.
 #[inline(always)]
-fn is_same(record: &mut Record, skb: &Copied, outermost: &Flow) -> bool {
+fn is_same<const OF: bool>(record: &mut Record, skb: &impl Fields<OF>, outermost: &Flow) -> bool {
     if let Some(inner) = skb.inner_network_header() {
         return record.outer.ethertype != 0 && flow::has_addresses(inner, &record.outer);
     }
@@ -346,59 +420,63 @@ fn is_networks(protocol: u16) -> bool {
 /// A packet no frame of ours has sent: of interest if it is a tunnel's outer
 /// packet, if it stands on a tunnel device, or if everything is.
 #[inline(always)]
-fn stray<const WRAPPED: bool>(
-    free: &Free,
+fn stray<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
+    free: &Free<TYPED>,
+    skb: &impl Fields<OF>,
     context: &mut Context,
     scratch: &mut Scratch,
-    version: u16,
     parsed: Parsed,
-) {
-    let skb = &scratch.skb;
+) -> bool {
     let all = config!(all_drops) != 0;
-    let Some(dev) = skb.device() else { return };
+    let Some(dev) = skb.device() else {
+        return false;
+    };
     if !all {
         // Fragments that a reassembled packet was made of have no device; what
         // is no packet of a network (unix, netlink) has no protocol.
         let protocol = skb.protocol();
         if dev.0 == 0 || !is_networks(protocol) {
-            return;
+            return false;
         }
     }
-    let mut kind = [0; 16];
-    let at_tunnel = dev.0 != 0 && dev.tunnel_kind(&raw mut kind).is_some();
-    let by_header = version != 0 && flow::is_tunnels(&scratch.outermost);
-    // A tunnel's own receive function knows better (a port we do not).
-    let tunnels = by_header
-        || receive::of(context, free.skb)
-            .is_some_and(|receive| receive.seen & seen::TUNNEL_RECEIVE != 0);
-    if !tunnels && !at_tunnel && !all {
-        return;
+    let mut found = 0;
+    if dev.0 != 0
+        && let Some(kind) = dev.tunnel()
+    {
+        scratch.kind_name = kind.name;
+        found |= what::AT_TUNNEL;
     }
-    let Some(empty) = EMPTY.get_ptr(0) else {
-        return;
-    };
-    // SAFETY: the address of a field, not a read.
-    read::copy(
-        &raw mut scratch.record,
-        unsafe { &raw const (*empty).frames[0].record } as u64,
-    );
+    if matches!(scratch.outermost.ethertype, ETH_P_IP | ETH_P_IPV6)
+        && flow::is_tunnels(&scratch.outermost)
+    {
+        found |= what::BY_HEADER | what::TUNNELS;
+    } else if receive::of(context, free.skb)
+        .is_some_and(|receive| receive.seen & seen::TUNNEL_RECEIVE != 0)
+    {
+        // A tunnel's own receive function knows better (a port we do not).
+        found |= what::TUNNELS;
+    }
+    let found = read::through(&mut scratch.what, found);
+    if found == 0 && !all {
+        return false;
+    }
     let record = &mut scratch.record;
+    read::clear(record);
     record.outer = scratch.outermost;
     if dev.0 != 0 {
         if !dev.wanted() {
-            return;
+            return false;
         }
         record.key.netns = dev.netns();
-        if at_tunnel {
+        if found & what::AT_TUNNEL != 0 {
             record.key.ifindex = dev.ifindex();
-            record.kind = kind;
             dev.name(&raw mut record.dev);
             if skb.iif() == record.key.ifindex {
                 record.key.seen |= seen::DECAPSULATED;
             }
         }
     } else if config!(netns) != 0 || config!(dev)[0] != 0 {
-        return;
+        return false;
     }
     record.version = ABI_VERSION;
     record.size = size_of::<Record>() as u16;
@@ -410,17 +488,22 @@ fn stray<const WRAPPED: bool>(
         parsed.length
     };
     record.key.flow = record.outer;
-    if tunnels && !by_header {
+    if found & (what::TUNNELS | what::BY_HEADER) == what::TUNNELS {
         // Out of its encapsulation, for all that can be said.
         record.key.seen |= seen::DECAPSULATED;
     }
-    if tunnels {
+    if found & what::TUNNELS != 0 {
         record.outer_length = parsed.length;
         keyed(record);
         record.key.outcome = outcome::STRAY;
         if WRAPPED {
             scratch.inner = Flow::default();
-            let inner = flow::inner(&scratch.outermost, parsed.transport, &mut scratch.inner);
+            let inner = flow::inner(
+                &scratch.outermost,
+                parsed.transport,
+                &mut scratch.header,
+                &mut scratch.inner,
+            );
             if inner.numbered {
                 record.number = inner.number;
                 record.key.seen |= seen::NUMBERED;
@@ -433,18 +516,25 @@ fn stray<const WRAPPED: bool>(
         }
     } else {
         record.outer = Flow::default();
-        record.key.outcome = if at_tunnel {
+        record.key.outcome = if found & what::AT_TUNNEL != 0 {
             outcome::AT_DEVICE
         } else {
             outcome::UNRELATED
         };
     }
-    finish(free, context, skb, record, &mut scratch.room);
+    true
 }
 
 /// What every drop outside a frame has in common.
 #[inline(always)]
-fn finish(free: &Free, context: &mut Context, skb: &Copied, record: &mut Record, room: &mut Room) {
+fn finish<const TYPED: bool, const OF: bool>(
+    free: &Free<TYPED>,
+    skb: &impl Fields<OF>,
+    context: &mut Context,
+    scratch: &mut Scratch,
+) {
+    let record = &mut scratch.record;
+    let room = &mut scratch.room;
     note(free, skb.device(), record);
     let key = &mut record.key;
     key.freed_by = free.by;
@@ -458,7 +548,9 @@ fn finish(free: &Free, context: &mut Context, skb: &Copied, record: &mut Record,
         key.seen |= seen::OTHER_HOST;
     }
     if let Some(receive) = receive::of(context, free.skb) {
-        received(record, receive, skb);
+        if received(record, receive, skb) {
+            scratch.kind_name = 0;
+        }
         receive.skb = 0;
         receive.seen = 0;
     }
@@ -467,12 +559,13 @@ fn finish(free: &Free, context: &mut Context, skb: &Copied, record: &mut Record,
     if filter::on() && !filter::wants_freed(record, free.skb, &mut room.tests) {
         return;
     }
-    tally::drop(&mut room.coarse, record);
+    tally::drop(&mut room.coarse, record, scratch.kind_name);
 }
 
-/// What the receiving tunnel's driver did with the packet.
+/// What the receiving tunnel's driver did with the packet. Does the record now
+/// have the name of another device and its kind?
 #[inline(always)]
-fn received(record: &mut Record, receive: &Receive, skb: &Copied) {
+fn received<const OF: bool>(record: &mut Record, receive: &Receive, skb: &impl Fields<OF>) -> bool {
     record.key.seen |= receive.seen;
     // For what the kernel names no reason of, and no counter that we know of.
     if receive.seen & seen::TUNNEL_RECEIVE != 0 {
@@ -484,15 +577,18 @@ fn received(record: &mut Record, receive: &Receive, skb: &Copied) {
         }
     }
     if receive.dev == 0 {
-        return;
+        return false;
     }
     record.key.seen |= seen::RECEIVED;
     record.key.counters |= receive.moved(&mut record.counters);
-    let dev = NetDevice(receive.dev);
+    let dev = NetDevice::<PROBED>(receive.dev);
     record.key.ifindex = dev.ifindex();
     record.key.netns = dev.netns();
     record.dev = [0; 16];
     dev.name(&raw mut record.dev);
     record.kind = [0; 16];
-    let _ = dev.tunnel_kind(&raw mut record.kind);
+    if let Some(kind) = dev.tunnel() {
+        kind_name(&raw mut record.kind, kind.name);
+    }
+    true
 }

@@ -19,6 +19,8 @@ pub static CONFIG: Config = Config {
     stack_size: 0,
     realtime: 0,
     all_records: 0,
+    typed_task: 0,
+    reserved: 0,
 };
 
 #[unsafe(no_mangle)]

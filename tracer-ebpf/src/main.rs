@@ -21,6 +21,7 @@ mod process;
 mod read;
 mod receive;
 mod route;
+mod sent;
 mod skb;
 mod tally;
 mod told;
@@ -43,6 +44,7 @@ use tracer_common::{
 use crate::{
     device::NetDevice,
     globals::{config, offset},
+    read::{PROBED, TYPED},
     skb::SkBuff,
 };
 
@@ -52,8 +54,8 @@ use crate::{
 pub fn frame_start_btf(ctx: BtfTracePointContext) -> i32 {
     frame::open(
         ctx.as_ptr(),
-        SkBuff(ctx.arg(0)),
-        NetDevice(ctx.arg(1)),
+        SkBuff::<TYPED>(ctx.arg(0)),
+        NetDevice::<TYPED>(ctx.arg(1)),
         seen::TRACEPOINTS,
     );
     0
@@ -63,8 +65,8 @@ pub fn frame_start_btf(ctx: BtfTracePointContext) -> i32 {
 pub fn frame_start_raw(ctx: RawTracePointContext) -> i32 {
     frame::open(
         ctx.as_ptr(),
-        SkBuff(ctx.arg(0)),
-        NetDevice(ctx.arg(1)),
+        SkBuff::<PROBED>(ctx.arg(0)),
+        NetDevice::<PROBED>(ctx.arg(1)),
         seen::TRACEPOINTS,
     );
     0
@@ -72,13 +74,13 @@ pub fn frame_start_raw(ctx: RawTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "net_dev_xmit")]
 pub fn frame_end_btf(ctx: BtfTracePointContext) -> i32 {
-    frame::close_device(NetDevice(ctx.arg(2)), ctx.arg(1));
+    frame::close_device(NetDevice::<TYPED>(ctx.arg(2)), ctx.arg(1));
     0
 }
 
 #[raw_tracepoint(tracepoint = "net_dev_xmit")]
 pub fn frame_end_raw(ctx: RawTracePointContext) -> i32 {
-    frame::close_device(NetDevice(ctx.arg(2)), ctx.arg(1));
+    frame::close_device(NetDevice::<PROBED>(ctx.arg(2)), ctx.arg(1));
     0
 }
 
@@ -86,7 +88,12 @@ pub fn frame_end_raw(ctx: RawTracePointContext) -> i32 {
 #[kprobe]
 pub fn driver_xmit(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(dev)) = (ctx.arg(0), ctx.arg(1)) {
-        frame::open(ctx.as_ptr(), SkBuff(skb), NetDevice(dev), seen::DRIVER);
+        frame::open(
+            ctx.as_ptr(),
+            SkBuff::<PROBED>(skb),
+            NetDevice::<PROBED>(dev),
+            seen::DRIVER,
+        );
     }
     0
 }
@@ -102,7 +109,7 @@ pub fn driver_xmit_return(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 pub fn inner_xmit(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0) {
-        frame::mark(SkBuff(skb), seen::INNER_FUNCTION);
+        frame::mark(SkBuff::<PROBED>(skb), seen::INNER_FUNCTION);
     }
     0
 }
@@ -110,7 +117,7 @@ pub fn inner_xmit(ctx: ProbeContext) -> u32 {
 /// `qdisc_create(ops, dev, parent)`
 #[btf_tracepoint(function = "qdisc_create")]
 pub fn device_up_btf(ctx: BtfTracePointContext) -> i32 {
-    device::comes_up(NetDevice(ctx.arg(1)));
+    device::comes_up(NetDevice::<TYPED>(ctx.arg(1)));
     0
 }
 
@@ -119,14 +126,14 @@ pub fn device_up_btf(ctx: BtfTracePointContext) -> i32 {
 /// `iptunnel_xmit(sk, rt, skb, …)`
 #[fentry(function = "iptunnel_xmit")]
 pub fn iptunnel_xmit_fentry(ctx: FEntryContext) -> i32 {
-    frame::handed(SkBuff(ctx.arg(2)));
+    frame::handed(SkBuff::<TYPED>(ctx.arg(2)));
     0
 }
 
 #[kprobe]
 pub fn iptunnel_xmit_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(2) {
-        frame::handed(SkBuff(skb));
+        frame::handed(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -134,14 +141,14 @@ pub fn iptunnel_xmit_kprobe(ctx: ProbeContext) -> u32 {
 /// `ip6_local_out(net, sk, skb)`: what the inline `ip6tunnel_xmit` calls.
 #[fentry(function = "ip6_local_out")]
 pub fn ip6_local_out_fentry(ctx: FEntryContext) -> i32 {
-    frame::handed(SkBuff(ctx.arg(2)));
+    frame::handed(SkBuff::<TYPED>(ctx.arg(2)));
     0
 }
 
 #[kprobe]
 pub fn ip6_local_out_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(2) {
-        frame::handed(SkBuff(skb));
+        frame::handed(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -159,7 +166,7 @@ pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
     };
     free::freed(
         ctx.as_ptr(),
-        SkBuff(ctx.arg(0)),
+        SkBuff::<TYPED>(ctx.arg(0)),
         ctx.arg(1),
         reason,
         freed_by::KFREE_SKB,
@@ -176,7 +183,7 @@ pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
     };
     free::freed(
         ctx.as_ptr(),
-        SkBuff(ctx.arg(0)),
+        SkBuff::<PROBED>(ctx.arg(0)),
         ctx.arg(1),
         reason,
         freed_by::KFREE_SKB,
@@ -188,7 +195,7 @@ pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
 #[kprobe]
 pub fn kfree_skb_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0) {
-        free::freed_at_entry(&ctx, SkBuff(skb), 0);
+        free::freed_at_entry(&ctx, SkBuff::<PROBED>(skb), 0);
     }
     0
 }
@@ -197,7 +204,7 @@ pub fn kfree_skb_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn kfree_skb_reason_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(reason)) = (ctx.arg(0), ctx.arg(1)) {
-        free::freed_at_entry(&ctx, SkBuff(skb), reason);
+        free::freed_at_entry(&ctx, SkBuff::<PROBED>(skb), reason);
     }
     0
 }
@@ -206,7 +213,7 @@ pub fn kfree_skb_reason_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn sk_skb_reason_drop_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(reason)) = (ctx.arg(1), ctx.arg(2)) {
-        free::freed_at_entry(&ctx, SkBuff(skb), reason);
+        free::freed_at_entry(&ctx, SkBuff::<PROBED>(skb), reason);
     }
     0
 }
@@ -218,7 +225,7 @@ pub fn consume_skb_btf(ctx: BtfTracePointContext) -> i32 {
     } else {
         0
     };
-    free::consumed(ctx.as_ptr(), SkBuff(ctx.arg(0)), location);
+    free::consumed(ctx.as_ptr(), SkBuff::<TYPED>(ctx.arg(0)), location);
     0
 }
 
@@ -229,35 +236,35 @@ pub fn consume_skb_raw(ctx: RawTracePointContext) -> i32 {
     } else {
         0
     };
-    free::consumed(ctx.as_ptr(), SkBuff(ctx.arg(0)), location);
+    free::consumed(ctx.as_ptr(), SkBuff::<PROBED>(ctx.arg(0)), location);
     0
 }
 
 /// `skb_realloc_headroom(skb, headroom)` returns a copy.
 #[fexit(function = "skb_realloc_headroom")]
 pub fn skb_realloc_headroom_fexit(ctx: FExitContext) -> i32 {
-    frame::replaced(SkBuff(ctx.arg(0)), SkBuff(ctx.arg(2)));
+    frame::replaced(SkBuff::<TYPED>(ctx.arg(0)), SkBuff::<TYPED>(ctx.arg(2)));
     0
 }
 
 #[kprobe]
 pub fn skb_realloc_headroom_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0) {
-        frame::replacing(SkBuff(skb));
+        frame::replacing(SkBuff::<PROBED>(skb));
     }
     0
 }
 
 #[kretprobe]
 pub fn skb_realloc_headroom_kretprobe(ctx: RetProbeContext) -> u32 {
-    frame::replaced_return(SkBuff(ctx.ret()));
+    frame::replaced_return(SkBuff::<PROBED>(ctx.ret()));
     0
 }
 
 /// `__skb_gso_segment(skb, features, tx_path)` returns a list.
 #[fexit(function = "__skb_gso_segment")]
 pub fn gso_segment_fexit(ctx: FExitContext) -> i32 {
-    frame::split(SkBuff(ctx.arg(0)), ctx.arg(3));
+    frame::split(SkBuff::<TYPED>(ctx.arg(0)), ctx.arg(3));
     0
 }
 
@@ -282,7 +289,7 @@ pub fn ip_route_output_flow_fexit(ctx: FExitContext) -> i32 {
 #[kprobe]
 pub fn ip_route_output_flow_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(net), Some(flow)) = (ctx.arg(0), ctx.arg(1)) {
-        route::asked(net, flow, offset!(fl4_oif));
+        route::begins(net, flow, offset!(fl4_oif));
     }
     0
 }
@@ -319,7 +326,7 @@ pub fn ip6_route_output_flags_fexit(ctx: FExitContext) -> i32 {
 #[kprobe]
 pub fn ip6_route_output_flags_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(net), Some(flow)) = (ctx.arg(0), ctx.arg(2)) {
-        route::asked(net, flow, offset!(fl6_oif));
+        route::begins(net, flow, offset!(fl6_oif));
     }
     0
 }
@@ -365,16 +372,16 @@ pub fn table_asked_btf(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The same where functions cannot be probed.
+/// The same in place of the whole look-up, where functions cannot be probed.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub fn fib_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
-    route::table(ctx.arg(1), ctx.arg(3));
+    route::table(ctx.arg(0), ctx.arg(1), ctx.arg(3));
     0
 }
 
 #[raw_tracepoint(tracepoint = "fib_table_lookup")]
 pub fn fib_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
-    route::table(ctx.arg(1), ctx.arg(3));
+    route::table(ctx.arg(0), ctx.arg(1), ctx.arg(3));
     0
 }
 
@@ -385,16 +392,16 @@ pub fn table6_asked_btf(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The same where functions cannot be probed.
+/// The same in place of the whole look-up, where functions cannot be probed.
 #[btf_tracepoint(function = "fib6_table_lookup")]
 pub fn fib6_table_lookup_btf(ctx: BtfTracePointContext) -> i32 {
-    route::table6(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    route::table6(ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
     0
 }
 
 #[raw_tracepoint(tracepoint = "fib6_table_lookup")]
 pub fn fib6_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
-    route::table6(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    route::table6(ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
     0
 }
 
@@ -404,7 +411,7 @@ pub fn fib6_table_lookup_raw(ctx: RawTracePointContext) -> i32 {
 #[kprobe]
 pub fn receive_skb0(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0) {
-        receive::entered(SkBuff(skb));
+        receive::entered(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -413,7 +420,7 @@ pub fn receive_skb0(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn receive_skb1(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(1) {
-        receive::entered(SkBuff(skb));
+        receive::entered(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -493,7 +500,7 @@ pub fn peer_for(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 pub fn allowed_source(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(1) {
-        receive::source_checked(SkBuff(skb));
+        receive::source_checked(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -502,7 +509,7 @@ pub fn allowed_source(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn peer_send(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(1) {
-        wireguard::send(SkBuff(skb));
+        wireguard::send(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -518,14 +525,14 @@ pub fn peer_sent(_ctx: RetProbeContext) -> u32 {
 /// `noop_enqueue(skb, qdisc, to_free)`
 #[fentry(function = "noop_enqueue")]
 pub fn noop_enqueue_fentry(ctx: FEntryContext) -> i32 {
-    way::at_noop_queue(SkBuff(ctx.arg(0)));
+    way::at_noop_queue(SkBuff::<TYPED>(ctx.arg(0)));
     0
 }
 
 #[kprobe]
 pub fn noop_enqueue_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0) {
-        way::at_noop_queue(SkBuff(skb));
+        way::at_noop_queue(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -554,7 +561,7 @@ pub fn blackhole_route_kprobe(_ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn asked_skb0(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0) {
-        way::asked(SkBuff(skb));
+        way::asked(SkBuff::<PROBED>(skb));
     }
     0
 }
@@ -578,35 +585,35 @@ pub fn source_validated(ctx: RetProbeContext) -> u32 {
 /// `__icmp_send(skb_in, type, code, …)`
 #[fentry(function = "__icmp_send")]
 pub fn icmp_send_fentry(ctx: FEntryContext) -> i32 {
-    told::raised(SkBuff(ctx.arg(0)), 4, ctx.arg(1), ctx.arg(2));
+    told::raised(SkBuff::<TYPED>(ctx.arg(0)), 4, ctx.arg(1), ctx.arg(2));
     0
 }
 
 #[kprobe]
 pub fn icmp_send_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(kind), Some(code)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        told::raised(SkBuff(skb), 4, kind, code);
+        told::raised(SkBuff::<PROBED>(skb), 4, kind, code);
     }
     0
 }
 
 #[btf_tracepoint(function = "icmp_send")]
 pub fn icmp_send_btf(ctx: BtfTracePointContext) -> i32 {
-    told::raised(SkBuff(ctx.arg(0)), 4, ctx.arg(1), ctx.arg(2));
+    told::raised(SkBuff::<TYPED>(ctx.arg(0)), 4, ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// `icmp6_send(skb, type, code, …)`
 #[fentry(function = "icmp6_send")]
 pub fn icmp6_send_fentry(ctx: FEntryContext) -> i32 {
-    told::raised(SkBuff(ctx.arg(0)), 6, ctx.arg(1), ctx.arg(2));
+    told::raised(SkBuff::<TYPED>(ctx.arg(0)), 6, ctx.arg(1), ctx.arg(2));
     0
 }
 
 #[kprobe]
 pub fn icmp6_send_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(kind), Some(code)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        told::raised(SkBuff(skb), 6, kind, code);
+        told::raised(SkBuff::<PROBED>(skb), 6, kind, code);
     }
     0
 }

@@ -12,15 +12,22 @@ use tracer_common::{
     config::{KIND_LEN, switch},
     filter::Named,
     flow::Flow,
-    record::Record,
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::frame::Context;
+use crate::{
+    device::KNOWN_LEN,
+    frame::Context,
+    sent::{SENT_LEN, SETS_LEN, Sent, Set},
+};
 
 /// Details of drops, to the user side.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
+
+/// When a record last woke who reads them.
+#[map]
+pub static WOKEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Exact counts per inner flow and evidence.
 #[map]
@@ -53,15 +60,22 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::COUNT, 0
 #[map]
 pub static KINDS: HashMap<[u8; KIND_LEN], u32> = HashMap::with_max_entries(64, 0);
 
+/// What is known of kinds by the address of their name; see `device`.
+#[map]
+pub static KNOWN_KINDS: Array<u64> = Array::with_max_entries(KNOWN_LEN, 0);
+
 /// UDP destination ports of the tunnels of this host, with one of
 /// `tracer_common::config::payload`.
 #[map]
 pub static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(1024, 0);
 
-/// Packets that left a frame alive, by skb address: a later free is theirs if
-/// their inner header is still the same.
+/// Packets that left a frame alive, by skb address; see `sent`.
 #[map]
-pub static SENT: LruHashMap<u64, Record> = LruHashMap::with_max_entries(16384, 0);
+pub static SENT: Array<Sent> = Array::with_max_entries(SENT_LEN, 0);
+
+/// Which of them are where.
+#[map]
+pub static SETS: Array<Set> = Array::with_max_entries(SETS_LEN, 0);
 
 /// Outer headers of such packets, where the filter asks for them: those that
 /// are out of their encapsulation when they are freed have them no more. The

@@ -10,7 +10,7 @@ use crate::{
     device::NetDevice,
     frame::{self, Context},
     globals::offset,
-    read,
+    read::{self, PROBED},
     skb::{Fields as _, SkBuff},
 };
 
@@ -37,7 +37,7 @@ impl Receive {
             return 0;
         }
         let mut after = [0u64; RX];
-        NetDevice(self.dev).receive_counters(&mut after);
+        NetDevice::<PROBED>(self.dev).receive_counters(&mut after);
         let mut bits = 0;
         for (n, (after, before)) in after.iter().zip(&self.before).enumerate() {
             let by = after.wrapping_sub(*before) as u32;
@@ -54,13 +54,13 @@ impl Receive {
 
 /// The newest received packet, if it is this one.
 #[inline(always)]
-pub fn of(context: &mut Context, skb: SkBuff) -> Option<&mut Receive> {
+pub fn of<const TYPED: bool>(context: &mut Context, skb: SkBuff<TYPED>) -> Option<&mut Receive> {
     Some(&mut context.receive).filter(|receive| receive.skb == skb.0)
 }
 
 /// Something was seen of a packet.
 #[inline(always)]
-pub fn note(skb: SkBuff, what: u32) {
+pub fn note<const TYPED: bool>(skb: SkBuff<TYPED>, what: u32) {
     let Some(context) = frame::enter() else {
         return;
     };
@@ -76,7 +76,7 @@ pub fn note(skb: SkBuff, what: u32) {
 /// A tunnel's receive function has the packet. What an earlier one saw of it,
 /// or of another packet at the same address, is over.
 #[inline(always)]
-pub fn entered(skb: SkBuff) {
+pub fn entered(skb: SkBuff<PROBED>) {
     let Some(context) = frame::enter() else {
         return;
     };
@@ -108,7 +108,7 @@ pub fn looked_up(tunnel: u64, dev: u32) {
 
 /// The packet belongs to this device.
 #[inline(always)]
-fn belongs(receive: &mut Receive, dev: NetDevice) {
+fn belongs(receive: &mut Receive, dev: NetDevice<PROBED>) {
     receive.dev = dev.0;
     dev.receive_counters(&mut receive.before);
 }
@@ -138,7 +138,7 @@ pub fn note_newest(what: u32) {
 /// WireGuard looks for the peer that may send from the packet's source: the
 /// packet is decrypted and stands on its device.
 #[inline(always)]
-pub fn source_checked(skb: SkBuff) {
+pub fn source_checked(skb: SkBuff<PROBED>) {
     entered(skb);
     note(skb, seen::ALLOWED_SOURCE_CHECKED);
     if let Some(context) = frame::context()

@@ -13,7 +13,7 @@ use crate::{
     device::NetDevice,
     frame::{self, Frame},
     globals::offset,
-    read,
+    read::{self, PROBED},
 };
 
 const EAGAIN: i32 = 11;
@@ -48,7 +48,7 @@ fn asking() -> Option<&'static mut Frame> {
 /// A look-up begins in the `struct net` with the flow key at `question`, which
 /// has its bound device at `oif` (kretprobe only).
 #[inline(always)]
-pub fn asked(net: u64, question: u64, oif: u32) {
+pub fn begins(net: u64, question: u64, oif: u32) {
     if let Some(context) = frame::context()
         && context.depth > 0
     {
@@ -191,7 +191,7 @@ fn leaves_by(frame: &mut Frame, dev: u64) {
     if dev == frame.dev {
         frame.record.key.route |= route::TO_ITSELF;
     }
-    let dev = NetDevice(dev);
+    let dev = NetDevice::<PROBED>(dev);
     frame.record.route.dev = [0; 16];
     dev.name(&raw mut frame.record.route.dev);
     frame.record.route.dev_ifindex = dev.ifindex();
@@ -201,7 +201,13 @@ fn leaves_by(frame: &mut Frame, dev: u64) {
 /// a rule, may be why the look-up failed.
 #[inline(always)]
 pub fn asked_table(table: u32, error: i32) {
-    let Some(frame) = asking() else { return };
+    if let Some(frame) = asking() {
+        asked(frame, table, error);
+    }
+}
+
+#[inline(always)]
+fn asked(frame: &mut Frame, table: u32, error: i32) {
     frame.record.route.table = table;
     frame.record.route.table_errno = error.unsigned_abs() as u16;
 }
@@ -209,6 +215,9 @@ pub fn asked_table(table: u32, error: i32) {
 /// The same of the `struct fib6_table *`.
 #[inline(always)]
 pub fn asked_table6(net: u64, result: u64, table: u64) {
+    if asking().is_none() {
+        return;
+    }
     let table = read::at(table, offset!(fib6_table_id)).unwrap_or(0);
     asked_table(table, table6_error(net, result));
 }
@@ -234,8 +243,9 @@ fn table6_error(net: u64, result: u64) -> i32 {
 /// One IPv4 routing table was asked (tracepoint), and nothing tells of the
 /// whole look-up.
 #[inline(always)]
-pub fn table(flow: u64, error: i32) {
+pub fn table(table: u32, flow: u64, error: i32) {
     let Some(frame) = asking() else { return };
+    asked(frame, table, error);
     begin(frame, route_hook::FIB_TABLE_LOOKUP);
     let answer = &mut frame.record.route;
     question4(answer, flow);
@@ -245,15 +255,18 @@ pub fn table(flow: u64, error: i32) {
 
 /// The same for IPv6.
 #[inline(always)]
-pub fn table6(net: u64, result: u64, flow: u64) {
+pub fn table6(net: u64, result: u64, table: u64, flow: u64) {
     let Some(frame) = asking() else { return };
+    let error = table6_error(net, result);
+    let table = read::at(table, offset!(fib6_table_id)).unwrap_or(0);
+    asked(frame, table, error);
     begin(frame, route_hook::FIB6_TABLE_LOOKUP);
     frame.record.key.route |= route::IPV6;
     let answer = &mut frame.record.route;
     question6(answer, flow);
     answer.oif = read::at(flow, offset!(fl6_oif)).unwrap_or(0);
     answer.netns = read::at(net, offset!(net_inum)).unwrap_or(0);
-    only_table(frame, table6_error(net, result));
+    only_table(frame, error);
 }
 
 /// The errno is that of one table, not yet of the whole look-up. -EAGAIN means

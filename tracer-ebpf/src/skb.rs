@@ -5,7 +5,12 @@ use tracer_common::{
     offsets::ABSENT,
 };
 
-use crate::{device::NetDevice, flow, globals::offset, read};
+use crate::{
+    device::NetDevice,
+    flow,
+    globals::offset,
+    read::{self, PROBED},
+};
 
 const IPV4_HEADER: u16 = 20;
 const IPV6_HEADER: u16 = 40;
@@ -14,9 +19,9 @@ const IPV6_HEADER: u16 = 40;
 const NOT_ECT: u8 = 0;
 const CE: u8 = 3;
 
-/// Address of a `struct sk_buff`.
+/// Address of a `struct sk_buff`; for `TYPED` see [`read::field`].
 #[derive(Clone, Copy)]
-pub struct SkBuff(pub u64);
+pub struct SkBuff<const TYPED: bool>(pub u64);
 
 /// A whole `struct sk_buff`, read at once: each call to read something costs
 /// more than what it reads. It is shorter than that on all kernels, but what is
@@ -28,19 +33,19 @@ pub struct Copied([u64; 32]);
 impl Copied {
     /// Takes the packet in; false where it is not readable.
     #[inline(always)]
-    pub fn fill(&mut self, skb: SkBuff) -> bool {
+    pub fn fill<const TYPED: bool>(&mut self, skb: SkBuff<TYPED>) -> bool {
         read::copy(&raw mut *self, skb.0)
     }
 }
 
-impl Fields for SkBuff {
+impl<const TYPED: bool> Fields<TYPED> for SkBuff<TYPED> {
     #[inline(always)]
     fn field<T: Copy>(&self, offset: u32) -> Option<T> {
-        read::at(self.0, offset)
+        read::field::<TYPED, T>(self.0, offset)
     }
 }
 
-impl Fields for Copied {
+impl Fields<PROBED> for Copied {
     #[inline(always)]
     fn field<T: Copy>(&self, offset: u32) -> Option<T> {
         let at = offset as usize;
@@ -53,12 +58,13 @@ impl Fields for Copied {
     }
 }
 
-/// What has the fields of a `struct sk_buff`.
-pub trait Fields {
+/// What has the fields of a `struct sk_buff`; `TYPED`: and what it points to has
+/// a type, too.
+pub trait Fields<const TYPED: bool> {
     fn field<T: Copy>(&self, offset: u32) -> Option<T>;
 
     #[inline(always)]
-    fn device(&self) -> Option<NetDevice> {
+    fn device(&self) -> Option<NetDevice<TYPED>> {
         self.field::<u64>(offset!(skb_dev)).map(NetDevice)
     }
 
@@ -121,11 +127,11 @@ pub trait Fields {
 
     /// Is the source of the Ethernet header the address of the device?
     #[inline(always)]
-    fn is_from(&self, dev: NetDevice) -> bool {
+    fn is_from(&self, dev: NetDevice<TYPED>) -> bool {
         let (Some(head), Some(mac), Some(own)) = (
             self.field::<u64>(offset!(skb_head)),
             self.field::<u16>(offset!(skb_mac_header)),
-            read::at::<u64>(dev.0, offset!(dev_addr)),
+            read::field::<TYPED, u64>(dev.0, offset!(dev_addr)),
         ) else {
             return false;
         };

@@ -3,16 +3,20 @@
 use aya_ebpf::helpers::generated;
 use tracer_common::{
     flow::Flow,
-    record::Record,
+    record::{QUIET_NS, Record},
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
 use crate::{
+    device,
     globals::config,
-    maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES},
+    maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES, WOKEN},
 };
 
 const BPF_NOEXIST: u64 = 1;
+const BPF_RB_NO_WAKEUP: u64 = 1;
+/// Wakes whoever waits for the ring buffer, although they have not caught up.
+pub const BPF_RB_FORCE_WAKEUP: u64 = 2;
 /// So many records of one tally on one CPU are sent in any case; beyond, only
 /// at powers of two, unless all are asked for. The count stays exact.
 const EVERY_RECORD: u64 = 64;
@@ -36,7 +40,7 @@ pub enum DeviceEvent {
 
 /// Counts for a device.
 #[inline(always)]
-pub fn device(key: DeviceKey, event: DeviceEvent) {
+pub fn at_device(key: DeviceKey, event: DeviceEvent) {
     let mut known = DEVICES.get_ptr_mut(&key);
     if known.is_none() {
         let _ = DEVICES.insert(&key, &DeviceTally::default(), BPF_NOEXIST);
@@ -132,13 +136,31 @@ fn add(tally: &mut Tally, record: &Record) -> u64 {
     tally.packets
 }
 
-/// Counts a drop and sends its record.
+/// Flags for a record of this time: does it wake who reads?
 #[inline(always)]
-pub fn drop(coarse: &mut TallyKey, record: &mut Record) {
+fn wakes(now: u64) -> u64 {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own element.
+    let woken = unsafe { &mut *woken };
+    if now.wrapping_sub(*woken) < QUIET_NS {
+        return BPF_RB_NO_WAKEUP;
+    }
+    *woken = now;
+    // Those before it may not have been read yet.
+    BPF_RB_FORCE_WAKEUP
+}
+
+/// Counts a drop and sends its record, for which the name of the device's kind
+/// is read if it has an address (`device::Kind`).
+#[inline(always)]
+pub fn drop(coarse: &mut TallyKey, record: &mut Record, kind: u64) {
     let nth = count(coarse, record);
     if config!(all_records) == 0 && nth > EVERY_RECORD && nth & (nth - 1) != 0 {
         return;
     }
+    device::kind_name(&raw mut record.kind, kind);
     // SAFETY: the helper has no preconditions.
     record.cpu = unsafe { generated::bpf_get_smp_processor_id() };
     // SAFETY: the record is a map value of its whole size.
@@ -147,7 +169,7 @@ pub fn drop(coarse: &mut TallyKey, record: &mut Record) {
             (&raw const RECORDS).cast_mut().cast(),
             (&raw mut *record).cast(),
             size_of::<Record>() as u64,
-            0,
+            wakes(record.time_ns),
         )
     };
     if failed != 0 {

@@ -5,7 +5,7 @@ use crate::{frame, skb::SkBuff};
 /// The kernel sets out to send an ICMP error about `skb`. Whether it leaves
 /// (rate limits, no route back) is another matter: this is the attempt.
 #[inline(always)]
-pub fn raised(skb: SkBuff, family: u8, kind: i32, code: i32) {
+pub fn raised<const TYPED: bool>(skb: SkBuff<TYPED>, family: u8, kind: i32, code: i32) {
     let Some(context) = frame::enter() else {
         return;
     };

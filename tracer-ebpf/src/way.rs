@@ -3,14 +3,14 @@
 
 use tracer_common::tally::seen;
 
-use crate::{frame, receive, skb::SkBuff};
+use crate::{frame, read::PROBED, receive, skb::SkBuff};
 
 const EXDEV: i32 = 18;
 const TC_ACT_SHOT: i32 = 2;
 
 /// Writes it down where the packet's free will find it.
 #[inline(always)]
-fn note(skb: SkBuff, what: u32) {
+fn note<const TYPED: bool>(skb: SkBuff<TYPED>, what: u32) {
     if let Some(top) = frame::top_of(skb) {
         top.record.key.seen |= what;
     } else {
@@ -21,20 +21,20 @@ fn note(skb: SkBuff, what: u32) {
 /// The packet came to the queue of a device that has none working: it is down
 /// or has no carrier.
 #[inline(always)]
-pub fn at_noop_queue(skb: SkBuff) {
+pub fn at_noop_queue<const TYPED: bool>(skb: SkBuff<TYPED>) {
     note(skb, seen::NOOP_QUEUE);
 }
 
 /// A function that will give an answer about this packet was entered.
 #[inline(always)]
-pub fn asked(skb: SkBuff) {
+pub fn asked(skb: SkBuff<PROBED>) {
     if let Some(context) = frame::enter() {
         context.asked_skb = skb.0;
     }
 }
 
 #[inline(always)]
-fn answered() -> Option<SkBuff> {
+fn answered() -> Option<SkBuff<PROBED>> {
     let context = frame::context()?;
     Some(SkBuff(core::mem::take(&mut context.asked_skb))).filter(|skb| skb.0 != 0)
 }

@@ -1,33 +1,40 @@
 //! WireGuard sends in a kernel thread, long after its device took the packet:
 //! handing a packet to the peer's socket is a frame of its own.
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_common::tally::{freed_by, outcome, seen};
 
 use crate::{
     filter,
     frame::{self, Frame},
-    maps::SENT,
-    read,
+    read::{self, PROBED},
+    sent,
     skb::{Fields as _, SkBuff},
     tally,
 };
 
 /// `send4(wg, skb, …)`, `send6(wg, skb, …)`: encrypted data, or a handshake.
 #[inline(always)]
-pub fn send(skb: SkBuff) {
+pub fn send(skb: SkBuff<PROBED>) {
     let Some(context) = frame::enter() else {
         return;
     };
     if context.depth >= frame::DEPTH {
         return;
     }
-    let Some(frame) = frame::push(context, skb, seen::PEER_SEND) else {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(frame) = frame::push(context, skb, seen::PEER_SEND, now) else {
         return;
     };
     // Data is encrypted in place: which packet it was is known by its address.
-    if let Some(sent) = SENT.get_ptr(&skb.0) {
-        read::copy(&raw mut frame.record, sent as u64);
+    if let Some(sent) = sent::find(skb.0) {
+        read::assign(&mut frame.record, &sent.record);
+        frame.kind_name = sent.kind_name;
         frame.record.key.seen |= seen::PEER_SEND;
+        if !sent.is_whole() {
+            frame::blank(&mut frame.record, seen::PEER_SEND);
+        }
     }
     frame.record.length = skb.length();
 }
@@ -57,7 +64,8 @@ pub fn sent() {
         return;
     }
     // SAFETY: likewise.
-    tally::drop(unsafe { &mut (*room).coarse }, &mut frame.record);
+    let room = unsafe { &mut *room };
+    tally::drop(&mut room.coarse, &mut frame.record, frame.kind_name);
 }
 
 /// The device by the freed packet, which stands on it by then.
@@ -73,5 +81,5 @@ fn identify(frame: &mut Frame) {
         record.dev = record.freed_dev;
     }
     // SAFETY: the helper has no preconditions.
-    record.time_ns = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
+    record.time_ns = unsafe { bpf_ktime_get_ns() };
 }

@@ -133,6 +133,7 @@ impl Probes {
         debug!(?absent, "fields this kernel does not have");
         config.kfree_skb_args = args(btf, "kfree_skb");
         config.consume_skb_args = args(btf, "consume_skb");
+        config.typed_task = btf.has_func("bpf_get_current_task_btf").into();
         config.stack_size = 16 << 10;
         let realtime = host::is_realtime();
         config.realtime = realtime.into();
@@ -300,6 +301,14 @@ impl Probes {
         let mut reasons = Vec::new();
         if self.withholds(point.name) {
             reasons.push("withheld".to_owned());
+        } else if let Some(target) = self.told_already(point) {
+            self.attached.push(Attached {
+                point: point.name.to_owned(),
+                target: target.to_owned(),
+                way: point.ways[0].name().into(),
+                module: None,
+            });
+            return;
         } else {
             for way in point.ways {
                 if self.withholds(way.name()) {
@@ -334,6 +343,23 @@ impl Probes {
             why: reasons.join("; "),
             lost: point.lost.into(),
         });
+    }
+
+    /// The tracepoint of this point, if another point has a program there, for
+    /// want of a better way: that one tells of both, and each run of a program
+    /// costs more than what is in it.
+    fn told_already(&self, point: &Point) -> Option<&'static str> {
+        let [Way::TpBtf { tracepoint, .. }] = point.ways else {
+            return None;
+        };
+        let has_program_there = |held: &Held| {
+            matches!(held.way, Way::TpBtf { tracepoint: other, .. } | Way::RawTp { tracepoint: other, .. }
+                if other == tracepoint)
+        };
+        self.held
+            .iter()
+            .any(has_program_there)
+            .then_some(*tracepoint)
     }
 
     fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<Links> {

@@ -3,7 +3,7 @@
 
 mod decode;
 
-use std::{collections::BTreeMap, os::fd::AsRawFd};
+use std::{collections::BTreeMap, os::fd::AsRawFd, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -11,9 +11,12 @@ use aya::{
     maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap},
 };
 use bytes::Bytes;
-use tokio::io::unix::AsyncFd;
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Instant, sleep_until},
+};
 use tracer_common::{
-    record::Record,
+    record::{QUIET_NS, Record},
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
@@ -43,6 +46,8 @@ pub struct Stream {
     unreadable: u64,
     /// There are records that the last look left.
     unfinished: bool,
+    /// When to look again, where there were records the last time.
+    again: Option<Instant>,
     /// A tunnel came up.
     noticed: bool,
 }
@@ -92,6 +97,7 @@ impl Stream {
             stacks: StackTraceMap::try_from(take("STACKS")?)?,
             unreadable: 0,
             unfinished: false,
+            again: None,
             noticed: false,
         })
     }
@@ -99,6 +105,11 @@ impl Stream {
     /// Waits until there are records.
     pub async fn ready(&mut self) -> Result<()> {
         if std::mem::take(&mut self.unfinished) {
+            return Ok(());
+        }
+        if let Some(again) = self.again {
+            sleep_until(again).await;
+            self.again = None;
             return Ok(());
         }
         let mut guard = self.ring.readable_mut().await?;
@@ -122,6 +133,9 @@ impl Stream {
                 self.noticed = true;
                 continue;
             }
+            // The kernel does not tell of those that come soon after.
+            self.again
+                .get_or_insert_with(|| Instant::now() + 2 * Duration::from_nanos(QUIET_NS));
             match decode(&Bytes::copy_from_slice(&item)) {
                 Ok(record) => records.push(record),
                 Err(error) => {
