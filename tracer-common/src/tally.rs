@@ -252,5 +252,9 @@ pub mod lost {
     pub const RING: u32 = 0;
     pub const TALLY: u32 = 1;
     pub const FRAMES: u32 = 2;
-    pub const COUNT: u32 = 3;
+    /// Nothing yet: packets of which only `consume_skb` could have told that they
+    /// were dropped, and did not. If the kernel left runs of that program out,
+    /// they may have been.
+    pub const UNCERTAIN: u32 = 3;
+    pub const COUNT: u32 = 4;
 }

@@ -57,14 +57,22 @@ pub fn kind_name(to: *mut [u8; KIND_LEN], name: u64) {
     }
 }
 
-/// Kinds that are remembered by the address of their name.
-pub const KNOWN_LEN: u32 = 256;
-/// What is remembered: the lowest bits of the address above these, which say
-/// that there is something, that it is a tunnel, and what is known of it.
-const KNOWN_BITS: u32 = 16;
-const KNOWN: u64 = 1;
-const KNOWN_TUNNEL: u64 = 2;
-const KNOWN_FACTS: u32 = 2;
+/// Kinds that are remembered together.
+const WAYS: usize = 4;
+pub const KNOWN_LEN: u32 = 64;
+
+/// What is remembered of kinds whose devices are alike.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// Addresses of their names, 0: free.
+    names: [u64; WAYS],
+    /// What is known of them, see [`KNOWN_TUNNEL`].
+    facts: [u64; WAYS],
+}
+
+/// Beside the bits of `tracer_common::config::kind`: it is a tunnel.
+const KNOWN_TUNNEL: u64 = 1 << 32;
 
 impl<const TYPED: bool> NetDevice<TYPED> {
     #[inline(always)]
@@ -110,19 +118,17 @@ impl<const TYPED: bool> NetDevice<TYPED> {
     #[inline(always)]
     pub fn tunnel(self) -> Option<Kind> {
         let ops = self.field::<u64>(offset!(dev_link_ops))?;
+        let hardware = self.field::<u16>(offset!(dev_type)).unwrap_or(0);
         if ops != 0 {
             let name = read::field::<TYPED, u64>(ops, offset!(link_ops_kind))?;
-            // Two drivers that were loaded to the same place one after the other
-            // do not differ in the address of their name alone.
-            let size: u64 =
-                read::field::<TYPED, u64>(ops, offset!(link_ops_priv_size)).unwrap_or(0);
-            if let Some(facts) = facts(name, size) {
+            let size = read::field::<TYPED, u64>(ops, offset!(link_ops_priv_size)).unwrap_or(0);
+            if let Some(facts) = facts(name, size << 16 | u64::from(hardware)) {
                 return Some(Kind { facts, name });
             }
         }
         matches!(
-            self.field::<u16>(offset!(dev_type)),
-            Some(ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE)
+            hardware,
+            ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE
         )
         .then_some(Kind::NAMELESS)
     }
@@ -234,33 +240,50 @@ impl NetDevice<PROBED> {
     }
 }
 
-/// What is known of the kind whose name is at this address, of a driver whose
-/// devices have so much private data; `None`: it is no tunnel.
+/// What is known of the kind whose name is at this address; `None`: it is no
+/// tunnel. `like` is what its devices have in common, so that two drivers that
+/// were loaded to the same place one after the other are not taken for each
+/// other.
+///
+/// The address may be a pointer to the verifier: it can be compared and kept, no
+/// more.
 #[inline(always)]
-fn facts(name: u64, size: u64) -> Option<u32> {
-    let about = name.wrapping_add(size.wrapping_mul(0x9e37_79b9)) << KNOWN_BITS;
-    let nth = about.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KNOWN_LEN.trailing_zeros());
-    let known = KNOWN_KINDS.get_ptr_mut(nth as u32)?;
-    // SAFETY: a live element, of one word: whoever writes it writes all of it.
-    let word = unsafe { core::ptr::read_volatile(known) };
-    if word >> KNOWN_BITS == about >> KNOWN_BITS && word & KNOWN != 0 {
-        let facts = (word & ((1 << KNOWN_BITS) - 1)) >> KNOWN_FACTS;
-        return (word & KNOWN_TUNNEL != 0).then_some(facts as u32);
+fn facts(name: u64, like: u64) -> Option<u32> {
+    const BITS: u32 = KNOWN_LEN.trailing_zeros();
+    let set = like.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BITS);
+    let known = KNOWN_KINDS.get_ptr_mut(set as u32)?;
+    // SAFETY: this CPU's own element.
+    let known = unsafe { &mut *known };
+    for n in 0..WAYS {
+        if known.names[n] == name {
+            let facts = known.facts[n];
+            return (facts & KNOWN_TUNNEL != 0).then_some(facts as u32);
+        }
     }
     let mut kind = [0; KIND_LEN];
     if !read::string(&raw mut kind, name) {
         return None;
     }
-    let facts = KINDS.get_ptr(&kind);
-    let word = match facts {
+    let facts = match KINDS.get_ptr(&kind) {
         // SAFETY: nothing is ever removed from the map.
-        Some(facts) => u64::from(unsafe { *facts }) << KNOWN_FACTS | KNOWN_TUNNEL,
+        Some(facts) => u64::from(unsafe { *facts }) | KNOWN_TUNNEL,
         None => 0,
     };
-    // SAFETY: as above.
-    unsafe { core::ptr::write_volatile(known, about | word | KNOWN) };
-    // SAFETY: nothing is ever removed from the map.
-    facts.map(|facts| unsafe { *facts })
+    for n in 0..WAYS {
+        if known.names[n] == 0 {
+            // SAFETY: fields of a live element; volatile, because a program that
+            // comes in between may fill the same place.
+            unsafe {
+                core::ptr::write_volatile(&raw mut known.facts[n], facts);
+                core::ptr::write_volatile(&raw mut known.names[n], name);
+                if core::ptr::read_volatile(&raw const known.facts[n]) != facts {
+                    core::ptr::write_volatile(&raw mut known.names[n], 0);
+                }
+            }
+            break;
+        }
+    }
+    (facts & KNOWN_TUNNEL != 0).then_some(facts as u32)
 }
 
 /// A device gets its queue: it is about to come up for the first time. Where the

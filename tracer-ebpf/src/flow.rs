@@ -34,22 +34,26 @@ const GRE_VERSION: u16 = 7;
 /// costs more than what it reads. An IPv6 header and what follows, or an IPv4
 /// header with options. Behind the end of a packet there is always more of its
 /// buffer (`struct skb_shared_info`).
-#[repr(C, align(8))]
+#[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Header([u8; 64]);
+pub struct Header {
+    /// Where it is.
+    at: u64,
+    bytes: [u8; 64],
+}
 
 impl Header {
     /// Takes the header at this address in.
     #[inline(always)]
     pub fn fill(&mut self, at: u64) -> bool {
         // Where nothing can be read, the helper leaves zeros.
-        read::copy(&raw mut *self, at)
+        read::copy(&raw mut self.bytes, read::through(&mut self.at, at))
     }
 
     /// EtherType by the version of the IP header, 0 if it is none.
     #[inline(always)]
     pub fn version(&self) -> u16 {
-        match self.0[0] >> 4 {
+        match self.bytes[0] >> 4 {
             4 => ETH_P_IP,
             6 => ETH_P_IPV6,
             _ => 0,
@@ -70,9 +74,9 @@ impl Header {
     /// byte.
     #[inline(always)]
     fn load<T: Copy>(&self, at: usize) -> T {
-        // SAFETY: the callers' constants are within the header, and aligned as
-        // it is.
-        unsafe { self.0.as_ptr().add(at).cast::<T>().read() }
+        // SAFETY: the callers' constants are within the header, and aligned: it
+        // stands behind a word.
+        unsafe { self.bytes.as_ptr().add(at).cast::<T>().read() }
     }
 
     /// A number in network byte order.
@@ -123,7 +127,7 @@ pub fn parse(header: u64, ethertype: u16, room: &mut Header, flow: &mut Flow) ->
     if !room.fill(header) {
         return 0;
     }
-    walk(header, room, ethertype, flow).length
+    walk(room, ethertype, flow).length
 }
 
 /// The same of a header that is IP by its own word.
@@ -132,16 +136,16 @@ pub fn parse_ip(header: u64, room: &mut Header, flow: &mut Flow) -> u32 {
     if !room.fill(header) {
         return 0;
     }
-    walk(header, room, room.version(), flow).length
+    walk(room, room.version(), flow).length
 }
 
 /// The same of the header that stands in `room`, with the address of what follows.
 #[inline(always)]
-pub fn walk(header: u64, room: &Header, ethertype: u16, flow: &mut Flow) -> Parsed {
+pub fn walk(room: &Header, ethertype: u16, flow: &mut Flow) -> Parsed {
     flow.ethertype = ethertype;
     match ethertype {
-        ETH_P_IP => ipv4(header, room, flow),
-        ETH_P_IPV6 => ipv6(header, room, flow),
+        ETH_P_IP => ipv4(room, flow),
+        ETH_P_IPV6 => ipv6(room, flow),
         ETH_P_ARP => {
             // RFC 826 over Ethernet: the addresses of sender and target.
             let [a, b]: [u16; 2] = room.load(14);
@@ -160,19 +164,19 @@ pub fn walk(header: u64, room: &Header, ethertype: u16, flow: &mut Flow) -> Pars
 }
 
 #[inline(always)]
-fn ipv4(header: u64, room: &Header, flow: &mut Flow) -> Parsed {
+fn ipv4(room: &Header, flow: &mut Flow) -> Parsed {
     const LENGTH: usize = 20;
     if room.version() != ETH_P_IP {
         return Parsed::default();
     }
     set_ipv4(&mut flow.src, room.load(12));
     set_ipv4(&mut flow.dst, room.load(16));
-    flow.proto = room.0[9];
+    flow.proto = room.bytes[9];
     let fragment_offset = room.number(6) & 0x1fff;
     let mut behind = 0;
     if fragment_offset == 0 {
-        let length = u64::from(room.0[0] & 0xf) * 4;
-        behind = header + length;
+        let length = u64::from(room.bytes[0] & 0xf) * 4;
+        behind = room.at + length;
         if length == LENGTH as u64 {
             transport(room.load(LENGTH), flow);
         } else {
@@ -186,15 +190,15 @@ fn ipv4(header: u64, room: &Header, flow: &mut Flow) -> Parsed {
 }
 
 #[inline(always)]
-fn ipv6(header: u64, room: &Header, flow: &mut Flow) -> Parsed {
+fn ipv6(room: &Header, flow: &mut Flow) -> Parsed {
     const LENGTH: usize = 40;
     if room.version() != ETH_P_IPV6 {
         return Parsed::default();
     }
     set_ipv6(&mut flow.src, room.load(8));
     set_ipv6(&mut flow.dst, room.load(24));
-    let mut next = room.0[6];
-    let mut at = header + LENGTH as u64;
+    let mut next = room.bytes[6];
+    let mut at = room.at + LENGTH as u64;
     let mut first = true;
     for _ in 0..MAX_EXTENSIONS {
         let Some(extension) = (match next {
@@ -219,7 +223,7 @@ fn ipv6(header: u64, room: &Header, flow: &mut Flow) -> Parsed {
     }
     flow.proto = next;
     if first {
-        if at == header + LENGTH as u64 {
+        if at == room.at + LENGTH as u64 {
             transport(room.load(LENGTH), flow);
         } else {
             transport_at(at, flow);
@@ -346,7 +350,7 @@ pub fn inner(outer: &Flow, transport: u64, room: &mut Header, flow: &mut Flow) -
         next.ethertype = room.version();
     }
     if next.ethertype != 0 {
-        found.length = walk(next.header, room, next.ethertype, flow).length;
+        found.length = walk(room, next.ethertype, flow).length;
     }
     found
 }

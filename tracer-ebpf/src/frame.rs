@@ -63,7 +63,7 @@ pub struct Context {
     pub receive: Receive,
     /// Where a frame closes.
     pub room: Room,
-    /// How many frees are under way, each with a scratch of its own.
+    /// Bit N: scratch N belongs to a free under way.
     pub busy: u64,
     pub scratch: [Scratch; LEVELS],
     pub frames: [Frame; DEPTH as usize],
@@ -93,6 +93,16 @@ pub struct Frame {
     pub kind_name: u64,
     /// Room for a header of the packet.
     pub header: Header,
+}
+
+impl Frame {
+    /// The packet's address as a number: what was written here can be a pointer
+    /// to the verifier, and the compiler knows that it is the same.
+    #[inline(always)]
+    pub fn address(&self) -> u64 {
+        // SAFETY: a field of a live structure.
+        unsafe { core::ptr::read_volatile(&raw const self.skb) }
+    }
 }
 
 /// The context, if anything was ever under way in it.
@@ -462,7 +472,7 @@ fn replace<const TYPED: bool>(frame: &mut Frame, copy: SkBuff<TYPED>) {
         frame.record.key.seen |= seen::NO_HEADROOM;
         return;
     }
-    let original = frame.skb;
+    let original = frame.address();
     frame.skb = copy.0;
     if frame.record.key.seen & seen::HANDED_TO_IP != 0 {
         sent::forget(original);
@@ -566,6 +576,9 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
         // on its way. Where the hand-over itself was not seen, the packet is
         // remembered here.
         if !handed && frame.consumed == 0 && frame.split == 0 {
+            if frame.kind & kind::CONSUMES_DROPS != 0 {
+                tally::lose(lost::UNCERTAIN);
+            }
             let skb = SkBuff::<PROBED>(frame.skb);
             remember(skb, frame);
         }

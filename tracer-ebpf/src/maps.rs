@@ -16,7 +16,7 @@ use tracer_common::{
 };
 
 use crate::{
-    device::KNOWN_LEN,
+    device::{KNOWN_LEN, Known},
     frame::Context,
     sent::{SENT_LEN, SETS_LEN, Sent, Set},
 };
@@ -62,7 +62,7 @@ pub static KINDS: HashMap<[u8; KIND_LEN], u32> = HashMap::with_max_entries(64, 0
 
 /// What is known of kinds by the address of their name; see `device`.
 #[map]
-pub static KNOWN_KINDS: Array<u64> = Array::with_max_entries(KNOWN_LEN, 0);
+pub static KNOWN_KINDS: PerCpuArray<Known> = PerCpuArray::with_max_entries(KNOWN_LEN, 0);
 
 /// UDP destination ports of the tunnels of this host, with one of
 /// `tracer_common::config::payload`.

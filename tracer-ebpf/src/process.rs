@@ -56,14 +56,14 @@ pub fn of<const TYPED: bool>(
     if TYPED && config!(typed_task) != 0 {
         // SAFETY: the helper has no preconditions.
         let task = unsafe { generated::bpf_get_current_task_btf() } as u64;
-        if is_running::<TYPED>(here, task) {
+        if is_running::<TYPED>(here, task, room) {
             typed(task, process);
         }
         return;
     }
     // SAFETY: the helper has no preconditions.
     let task = unsafe { generated::bpf_get_current_task() };
-    if !is_running::<PROBED>(here, task) {
+    if !is_running::<PROBED>(here, task, room) {
         return;
     }
     process.flags |= sender::PROCESS_CONTEXT;
@@ -78,10 +78,11 @@ pub fn of<const TYPED: bool>(
 
 /// Is `here` on the stack of this user's task?
 #[inline(always)]
-fn is_running<const TYPED: bool>(here: u64, task: u64) -> bool {
+fn is_running<const TYPED: bool>(here: u64, task: u64, room: &mut u64) -> bool {
     let Some(stack) = read::field::<TYPED, u64>(task, offset!(task_stack)) else {
         return false;
     };
+    let stack = read::through(room, stack);
     let flags: u32 = read::field::<TYPED, u32>(task, offset!(task_flags)).unwrap_or(PF_KTHREAD);
     flags & PF_KTHREAD == 0 && here.wrapping_sub(stack) < u64::from(config!(stack_size))
 }

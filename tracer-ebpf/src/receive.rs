@@ -4,7 +4,7 @@
 //! (`netif_rx`, `gro_cells_receive`) before the next tunnel gets it. So the
 //! newest packet per context is enough; a free ends it.
 
-use tracer_common::tally::{RX, TX, seen};
+use tracer_common::tally::{RX, TX, lost, seen};
 
 use crate::{
     device::NetDevice,
@@ -12,6 +12,7 @@ use crate::{
     globals::offset,
     read::{self, PROBED},
     skb::{Fields as _, SkBuff},
+    tally,
 };
 
 /// The packet that was received last.
@@ -139,6 +140,7 @@ pub fn note_newest(what: u32) {
 /// packet is decrypted and stands on its device.
 #[inline(always)]
 pub fn source_checked(skb: SkBuff<PROBED>) {
+    tally::lose(lost::UNCERTAIN);
     entered(skb);
     note(skb, seen::ALLOWED_SOURCE_CHECKED);
     if let Some(context) = frame::context()

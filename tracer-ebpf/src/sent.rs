@@ -53,9 +53,7 @@ fn set_of(skb: u64) -> u32 {
 /// Notes what is known of a frame's packet.
 #[inline(always)]
 pub fn put(frame: &Frame) {
-    // SAFETY: a field of a live structure; volatile, so that it is a number here
-    // and not the pointer it was before.
-    let skb = unsafe { core::ptr::read_volatile(&raw const frame.skb) };
+    let skb = frame.address();
     let number = set_of(skb);
     let Some(set) = SETS.get_ptr_mut(number) else {
         return;

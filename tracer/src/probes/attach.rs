@@ -28,7 +28,7 @@ use super::{
     kinds::KINDS,
     kprobe::{self, Link, Target},
     load::{self, brief},
-    points::{FIRST_TUNNEL, FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
+    points::{CONSUME, FIRST_TUNNEL, FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
 };
 use crate::{
     kernel::{btf::Btf, host, offsets, symbols::Symbols},
@@ -105,6 +105,15 @@ impl Links {
             _others: vec![Box::new(link)],
         }
     }
+}
+
+/// Runs of programs that the kernel left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Missed {
+    /// Of those at `consume_skb`, which decide what became of few packets
+    /// (`tracer_common::tally::lost::UNCERTAIN`).
+    pub consume: u64,
+    pub others: u64,
 }
 
 /// The probes of one function.
@@ -234,19 +243,28 @@ impl Probes {
 
     /// How many events the kernel did not run our programs for, because they
     /// came while one of them was running on that CPU (`recursion_misses`).
-    pub fn missed(&self) -> u64 {
-        self.ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| {
-                let fd = fd.as_fd().as_raw_fd();
-                let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-                let count = info
-                    .lines()
-                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-                count.trim().parse::<u64>().ok()
-            })
-            .sum()
+    pub fn missed(&self) -> Missed {
+        let missed_by = |program: &Program| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let count = info
+                .lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            count.trim().parse::<u64>().ok()
+        };
+        let mut all = Missed::default();
+        for (name, program) in self.ebpf.programs() {
+            let missed = missed_by(program).unwrap_or(0);
+            if missed != 0 {
+                debug!("the kernel left {missed} runs of {name} out");
+            }
+            if name.starts_with(CONSUME) {
+                all.consume += missed;
+            } else {
+                all.others += missed;
+            }
+        }
+        all
     }
 
     /// Was this point or way to be left out?

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-pub use attach::{Prepared, Probes};
+pub use attach::{Missed, Prepared, Probes};
 
 /// A point that is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -59,6 +59,8 @@ use Way::{Fentry, Fexit, Kprobe, Kretprobe, RawTp, TpBtf};
 
 /// The point whose loss makes tracing pointless.
 pub const FREE: &str = "kfree_skb";
+/// The point that tells of packets freed as if all were well.
+pub const CONSUME: &str = "consume_skb";
 /// The points that together bracket any device's transmit function.
 pub const FRAME_START: &str = "net_dev_start_xmit";
 pub const FRAME_END: &str = "net_dev_xmit";
@@ -138,7 +140,7 @@ pub const POINTS: &[Point] = &[
         ],
     },
     Point {
-        name: "consume_skb",
+        name: CONSUME,
         lost: "drops that a tunnel frees as if all were well (geneve, gtp, bareudp, wireguard)",
         without_reasons: false,
         of_tunnels: true,

@@ -20,6 +20,8 @@ use tracer_common::{
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
+use crate::probes::Missed;
+
 use decode::is_notice;
 
 pub use decode::decode;
@@ -204,8 +206,8 @@ impl Stream {
             .collect()
     }
 
-    /// What was lost so far; `missed` is the programs' own count.
-    pub fn lost(&self, missed: u64) -> Result<Lost> {
+    /// What was lost so far; `missed` is the kernel's count.
+    pub fn lost(&self, missed: Missed) -> Result<Lost> {
         let sum = |index: u32| -> Result<u64> {
             Ok(self
                 .lost
@@ -218,7 +220,10 @@ impl Stream {
             ring: sum(lost::RING)? + self.unreadable,
             tally: sum(lost::TALLY)?,
             frames: sum(lost::FRAMES)?,
-            missed,
+            missed: match sum(lost::UNCERTAIN)? {
+                0 => missed.others,
+                _ => missed.others + missed.consume,
+            },
         })
     }
 
