@@ -31,7 +31,9 @@ pub struct Config {
     /// 1: the kernel gives the running task with its type
     /// (`bpf_get_current_task_btf`, since 5.11).
     pub typed_task: u32,
-    pub reserved: u32,
+    /// So many bytes of each packet whose record is sent are sent with it; 0:
+    /// none. At most `record::SNAP_LEN`.
+    pub snaplen: u32,
 }
 const _: () = assert!(size_of::<Config>() == 56);
 crate::pod!(Config);

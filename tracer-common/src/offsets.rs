@@ -41,6 +41,8 @@ offsets! {
     skb_mark = "sk_buff"."mark";
     skb_iif = "sk_buff"."skb_iif";
     skb_head = "sk_buff"."head";
+    skb_data = "sk_buff"."data";
+    skb_data_len = "sk_buff"."data_len";
     skb_protocol = "sk_buff"."protocol";
     /// The byte whose lowest three bits are `pkt_type`.
     skb_pkt_type = "sk_buff"."__pkt_type_offset";

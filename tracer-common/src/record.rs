@@ -117,6 +117,35 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() == 512);
 crate::pod!(Record);
 
+/// Most bytes of a packet that are kept.
+pub const SNAP_LEN: usize = 192;
+
+/// What the bytes of a packet begin with; values of [`Head::start`].
+pub mod start {
+    /// There are none.
+    pub const NONE: u16 = 0;
+    /// The network header, that of the outer packet where there is one.
+    pub const NETWORK: u16 = 1;
+    /// An Ethernet header.
+    pub const ETHERNET: u16 = 2;
+}
+
+/// The first bytes of a packet as they were when it was freed. They travel behind
+/// its record where they were asked for (`Config::snaplen`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How long the packet was from there on.
+    pub length: u32,
+    /// How many of `bytes` are its.
+    pub kept: u16,
+    /// One of [`start`].
+    pub start: u16,
+    pub bytes: [u8; SNAP_LEN],
+}
+const _: () = assert!(size_of::<Head>() == 200);
+crate::pod!(Head);
+
 /// So long after a record a CPU wakes nobody for others: waking costs the packet
 /// more than all else. Who reads looks again after that time until there is
 /// nothing more.

@@ -13,7 +13,7 @@ use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
     flow::Flow,
-    record::{PATH_LEN, Record},
+    record::{Head, PATH_LEN, Record, start},
     tally::{DeviceKey, TX, TX_PACKETS, freed_by, lost, outcome, seen},
 };
 
@@ -74,6 +74,8 @@ pub struct Context {
 pub struct Frame {
     /// Filled while the frame is open, sent when it closes on a drop.
     pub record: Record,
+    /// Behind the record, see `tally::drop`.
+    pub head: Head,
     /// Counters of the device when the frame was opened.
     pub before: [u64; TX],
     pub skb: u64,
@@ -295,6 +297,8 @@ pub fn push<const TYPED: bool>(
     context.depth += 1;
     let frame = top(context)?;
     blank(&mut frame.record, by);
+    frame.head.kept = 0;
+    frame.head.start = start::NONE;
     frame.before = [0; TX];
     frame.skb = skb.0;
     frame.dev = 0;

@@ -11,7 +11,7 @@ use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
     flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_UDP},
-    record::Record,
+    record::{Head, Record},
     tally::{TallyKey, freed_by, lost, outcome, seen},
 };
 
@@ -34,6 +34,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub record: Record,
+    /// Behind the record, see `tally::drop`.
+    pub head: Head,
     pub skb: Copied,
     pub header: Header,
     pub outermost: Flow,
@@ -123,10 +125,12 @@ pub fn freed<const TYPED: bool>(
         by,
         told: told(context, skb),
     };
+    let room = &raw mut context.room;
     if context.depth > 0
         && let Some(frame) = innermost(context, skb)
     {
-        in_frame(&free, frame);
+        // SAFETY: a field of this CPU's or task's own context, beside the frames.
+        in_frame(&free, frame, unsafe { &mut (*room).number });
         return;
     }
     outside::<TYPED, true>(&free, context, true);
@@ -176,11 +180,14 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         }
     }
     let mut waited = false;
+    let room = &raw mut context.room;
     if context.depth > 0 {
         if let Some(frame) = innermost(context, skb) {
             frame.consumed = 1;
             frame.consumed_at = location;
-            note(&free, skb.device(), &mut frame.record);
+            // SAFETY: as in `freed`.
+            let room = unsafe { &mut (*room).number };
+            note(&free, &skb, &mut frame.record, &mut frame.head, room);
             return;
         }
         // Another packet than the frame's: one that waited, pushed out of the
@@ -218,8 +225,8 @@ fn innermost<const TYPED: bool>(context: &mut Context, skb: SkBuff<TYPED>) -> Op
 }
 
 #[inline(always)]
-fn in_frame<const TYPED: bool>(free: &Free<TYPED>, frame: &mut Frame) {
-    note(free, free.skb.device(), &mut frame.record);
+fn in_frame<const TYPED: bool>(free: &Free<TYPED>, frame: &mut Frame, room: &mut u64) {
+    note(free, &free.skb, &mut frame.record, &mut frame.head, room);
     let key = &mut frame.record.key;
     key.freed_by = free.by;
     key.location = free.location;
@@ -239,10 +246,15 @@ fn in_frame<const TYPED: bool>(free: &Free<TYPED>, frame: &mut Frame) {
 #[inline(always)]
 fn note<const TYPED: bool, const OF: bool>(
     free: &Free<TYPED>,
-    dev: Option<NetDevice<OF>>,
+    skb: &impl Fields<OF>,
     record: &mut Record,
+    head: &mut Head,
+    room: &mut u64,
 ) {
-    if let Some(dev) = dev
+    if config!(snaplen) != 0 {
+        skb.copy_to(head, room);
+    }
+    if let Some(dev) = skb.device()
         && dev.0 != 0
     {
         record.freed_ifindex = dev.ifindex();
@@ -542,7 +554,7 @@ fn finish<const TYPED: bool, const OF: bool>(
 ) {
     let record = &mut scratch.record;
     let room = &mut scratch.room;
-    note(free, skb.device(), record);
+    note(free, skb, record, &mut scratch.head, &mut room.number);
     let key = &mut record.key;
     key.freed_by = free.by;
     key.location = free.location;

@@ -20,7 +20,7 @@ pub static CONFIG: Config = Config {
     realtime: 0,
     all_records: 0,
     typed_task: 0,
-    reserved: 0,
+    snaplen: 0,
 };
 
 #[unsafe(no_mangle)]

@@ -1,17 +1,24 @@
 //! `struct sk_buff` of the running kernel.
 
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated;
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6},
     offsets::ABSENT,
+    record::{Head, SNAP_LEN, start},
 };
 
 use crate::{
     device::NetDevice,
     flow,
-    globals::offset,
+    globals::{config, offset},
     read::{self, PROBED},
 };
 
+/// An Ethernet header, and one with a VLAN tag (IEEE 802.1Q).
+const ETHERNET: u16 = 14;
+const ETHERNET_TAGGED: u16 = 18;
 const IPV4_HEADER: u16 = 20;
 const IPV6_HEADER: u16 = 40;
 
@@ -109,6 +116,57 @@ pub trait Fields<const TYPED: bool> {
         let head: u64 = self.field(offset!(skb_head))?;
         let at: u16 = self.field(offset!(skb_network_header))?;
         Some(head + u64::from(at))
+    }
+
+    /// Takes the packet's first bytes in, as far as they are in the linear part
+    /// of its buffer. `room` is for `read::through`.
+    #[inline(always)]
+    fn copy_to(&self, head: &mut Head, room: &mut u64) {
+        head.start = start::NONE;
+        head.kept = 0;
+        let (Some(buffer), Some(data), Some(network), Some(paged)) = (
+            self.field::<u64>(offset!(skb_head)),
+            self.field::<u64>(offset!(skb_data)),
+            self.field::<u16>(offset!(skb_network_header)),
+            self.field::<u32>(offset!(skb_data_len)),
+        ) else {
+            return;
+        };
+        let mac = self
+            .field::<u16>(offset!(skb_mac_header))
+            .unwrap_or(u16::MAX);
+        // Devices without a link layer have it where the network header is, and
+        // what it was before an encapsulation is behind it.
+        let is_ethernet = matches!(network.wrapping_sub(mac), ETHERNET | ETHERNET_TAGGED);
+        let at = if is_ethernet { mac } else { network };
+        // What was pulled off is before `data`, what is still to be, behind.
+        let before = data.wrapping_sub(buffer).wrapping_sub(u64::from(at)) as i64;
+        let length = i64::from(self.length()) + before;
+        let linear = length - i64::from(paged);
+        let kept = linear.min(i64::from(config!(snaplen))).max(0) as u64;
+        // A plain number to the verifier, whose bounds it sees next.
+        let kept = read::through(room, kept);
+        if kept == 0 || kept > SNAP_LEN as u64 {
+            return;
+        }
+        let from = buffer + u64::from(at);
+        // SAFETY: at most the buffer's length.
+        let failed = unsafe {
+            generated::bpf_probe_read_kernel(
+                head.bytes.as_mut_ptr().cast(),
+                kept as u32,
+                from as *const c_void,
+            )
+        };
+        if failed == 0 {
+            head.length = length as u32;
+            head.kept = kept as u16;
+            head.start = if is_ethernet {
+                start::ETHERNET
+            } else {
+                start::NETWORK
+            };
+        }
     }
 
     /// Address of the network header inside the encapsulation; `None` where

@@ -3,12 +3,14 @@
 use aya_ebpf::helpers::generated;
 use tracer_common::{
     flow::Flow,
-    record::{QUIET_NS, Record},
+    record::{Head, QUIET_NS, Record},
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
 use crate::{
     device,
+    frame::Frame,
+    free::Scratch,
     globals::config,
     maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES, WOKEN},
 };
@@ -152,8 +154,16 @@ fn wakes(now: u64) -> u64 {
     BPF_RB_FORCE_WAKEUP
 }
 
+/// What stands behind a record that is counted by [`drop`].
+const _: () = {
+    const HEAD: usize = size_of::<Record>();
+    assert!(core::mem::offset_of!(Frame, head) == core::mem::offset_of!(Frame, record) + HEAD);
+    assert!(core::mem::offset_of!(Scratch, head) == core::mem::offset_of!(Scratch, record) + HEAD);
+};
+
 /// Counts a drop and sends its record, for which the name of the device's kind
-/// is read if it has an address (`device::Kind`).
+/// is read if it has an address (`device::Kind`). With it goes the [`Head`] that
+/// stands behind the record, where the packets' bytes were asked for.
 #[inline(always)]
 pub fn drop(coarse: &mut TallyKey, record: &mut Record, kind: u64) {
     let nth = count(coarse, record);
@@ -163,12 +173,17 @@ pub fn drop(coarse: &mut TallyKey, record: &mut Record, kind: u64) {
     device::kind_name(&raw mut record.kind, kind);
     // SAFETY: the helper has no preconditions.
     record.cpu = unsafe { generated::bpf_get_smp_processor_id() };
-    // SAFETY: the record is a map value of its whole size.
+    let size = if config!(snaplen) == 0 {
+        size_of::<Record>()
+    } else {
+        size_of::<Record>() + size_of::<Head>()
+    };
+    // SAFETY: the record is part of a map value, and its head behind it.
     let failed = unsafe {
         generated::bpf_ringbuf_output(
             (&raw const RECORDS).cast_mut().cast(),
             (&raw mut *record).cast(),
-            size_of::<Record>() as u64,
+            size as u64,
             wakes(record.time_ns),
         )
     };

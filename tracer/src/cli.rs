@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracer_common::filter::Filter;
+use tracer_common::{filter::Filter, record::SNAP_LEN};
 
 use crate::filter;
 
@@ -46,6 +46,11 @@ pub enum Command {
         /// Write over a recording that is there
         #[arg(long)]
         force: bool,
+        /// Most bytes to keep of each packet whose details are kept, from its first
+        /// header on; 0: none
+        #[arg(long, value_name = "BYTES", default_value_t = SNAP_LEN as u32,
+              value_parser = clap::value_parser!(u32).range(..=SNAP_LEN as i64))]
+        snaplen: u32,
         /// The command and its arguments
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tracer_common::record::Record;
+use tracer_common::record::{Record, start};
 
 use crate::{
     devices::{Counters, Device},
@@ -77,4 +77,49 @@ pub struct Known {
 pub struct Sample {
     pub record: Record,
     pub stack: Vec<u64>,
+    /// Where they were asked for, and could be read.
+    pub packet: Option<Packet>,
+}
+
+/// The first bytes of a packet, as they were when it was freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    pub layer: Layer,
+    /// How long it was.
+    pub length: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// What a packet's bytes begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// The network header, the outer one where there is one.
+    Network,
+    /// An Ethernet header.
+    Ethernet,
+}
+
+impl Packet {
+    /// Of what came from the kernel or from a file; `None` where that is nothing.
+    pub fn new(begin: u16, length: u32, bytes: &[u8]) -> Option<Self> {
+        let layer = match begin {
+            start::NETWORK => Layer::Network,
+            start::ETHERNET => Layer::Ethernet,
+            _ => return None,
+        };
+        let possible = !bytes.is_empty() && bytes.len() as u64 <= u64::from(length);
+        possible.then(|| Self {
+            layer,
+            length,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// The layer as the kernel side and files have it.
+    pub fn begin(&self) -> u16 {
+        match self.layer {
+            Layer::Network => start::NETWORK,
+            Layer::Ethernet => start::ETHERNET,
+        }
+    }
 }

@@ -47,13 +47,14 @@ fn main() -> ExitCode {
             max_size,
             keep,
             force,
+            snaplen,
             command,
         }) => {
             let limits = record::Limits {
                 size: max_size,
                 files: keep,
             };
-            session::record(&cli.options, &output, limits, force, &command)
+            session::record(&cli.options, &output, limits, force, snaplen, &command)
         }
         Some(Command::Report {
             file,

@@ -165,7 +165,7 @@ fn write_packets<W: Write>(
     while let Ok(Some(event)) = recording.next() {
         if let Event::Records(samples) = event {
             for sample in &samples {
-                packets.packet(story.book(), &sample.record)?;
+                packets.packet(story.book(), sample)?;
             }
         }
     }

@@ -79,14 +79,18 @@ const BATCHES: usize = 8;
 pub fn watch(options: &Options) -> Result<u8> {
     // Opening needs the event loop already: the ring buffer is waited on.
     let out = Box::new(io::stdout());
-    runtime()?.block_on(async { Session::open(options, &[], true, out)?.follow(None).await })
+    runtime()?.block_on(async {
+        Session::open(options, &[], true, 0, out)?
+            .follow(None)
+            .await
+    })
 }
 
 /// `tracer run -- CMD`.
 pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
     let out = Box::new(io::stdout());
     runtime()?.block_on(async {
-        let session = Session::open(options, command, false, out)?;
+        let session = Session::open(options, command, false, 0, out)?;
         session.follow(Some(command)).await
     })
 }
@@ -95,7 +99,7 @@ pub fn run(options: &Options, command: &[OsString]) -> Result<u8> {
 pub fn compare(options: &Options, asked: &Asked, command: &[OsString]) -> Result<u8> {
     runtime()?.block_on(async {
         // What is told is where they part.
-        let mut session = Session::open(options, command, false, Box::new(io::sink()))?;
+        let mut session = Session::open(options, command, false, 0, Box::new(io::sink()))?;
         let mut pair = Pair::new(session.story.start(), asked, &Host)?;
         for event in session.story.book().known() {
             pair.take(&event);
@@ -111,13 +115,14 @@ pub fn record(
     path: &Path,
     limits: Limits,
     force: bool,
+    snaplen: u32,
     command: &[OsString],
 ) -> Result<u8> {
     // Before anything is attached: it may not be possible.
     let output = Output::open(path, limits, force)?;
     runtime()?.block_on(async {
         // What is recorded is shown later.
-        let mut session = Session::open(options, command, false, Box::new(io::sink()))?;
+        let mut session = Session::open(options, command, false, snaplen, Box::new(io::sink()))?;
         session.record_to(output)?;
         session
             .follow(Some(command).filter(|command| !command.is_empty()))
@@ -148,11 +153,12 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Checks what was asked for, then attaches. `watching`: drops are told as
-    /// they happen.
+    /// they happen. `snaplen`: so many bytes of each packet are kept.
     fn open(
         options: &'a Options,
         command: &[OsString],
         watching: bool,
+        snaplen: u32,
         out: Box<dyn Write>,
     ) -> Result<Self> {
         let filter = options.program()?;
@@ -165,6 +171,7 @@ impl<'a> Session<'a> {
             all_drops: options.all_drops.into(),
             all_records: options.all_records.into(),
             stack: options.stack.into(),
+            snaplen,
             ..Config::default()
         };
         let netns = match &options.netns {
@@ -441,7 +448,8 @@ impl<'a> Session<'a> {
             let records = self.stream.records(BATCH);
             // Of a tunnel that nobody had heard of, too.
             if self.stream.noticed()
-                || self.probes.is_resting() && records.iter().any(|record| record.key.ifindex != 0)
+                || self.probes.is_resting()
+                    && records.iter().any(|(record, _)| record.key.ifindex != 0)
             {
                 self.probes.wake()?;
             }
@@ -450,9 +458,10 @@ impl<'a> Session<'a> {
             }
             let samples: Vec<Sample> = records
                 .into_iter()
-                .map(|record| Sample {
+                .map(|(record, packet)| Sample {
                     stack: self.stream.stack(record.stack),
                     record,
+                    packet,
                 })
                 .collect();
             self.name_places(

@@ -314,7 +314,7 @@ impl Book {
     }
 
     fn record(&mut self, sample: &Sample) {
-        let Sample { record, stack } = sample;
+        let Sample { record, stack, .. } = sample;
         self.record_count += 1;
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return;

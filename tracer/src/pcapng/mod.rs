@@ -29,7 +29,7 @@ use tracer_common::{record::Record, tally::outcome};
 
 use crate::{
     devices::printable,
-    event::Start,
+    event::{Layer, Sample, Start},
     flows::{Book, Row, until_zero},
     report::shown,
     session::Usage,
@@ -49,6 +49,8 @@ struct Interface {
     netns: u32,
     ifindex: u32,
     name: String,
+    /// An interface has packets of one link type.
+    layer: Layer,
 }
 
 /// Writes packets.
@@ -86,9 +88,8 @@ impl<W: Write> Packets<W> {
     pub fn begin(out: W, start: &Start, snaplen: u32) -> Result<Self> {
         let text = |bytes: &str| printable(bytes.as_bytes());
         let comment = "Packets whose details were recorded: of a storm, these are fewer than \
-             were counted. Of a packet, addresses, protocol, ports, ICMP type and lengths are \
-             recorded, and no payload: the bytes end there. TTL and hop limit are 64, MAC \
-             addresses and all other fields 0, which they need not have been.";
+             were counted. Their first bytes are as they were when they were freed, unless a \
+             packet's comment says that its headers were written anew.";
         let section = SectionHeaderBlock {
             endianness: Endianness::Little,
             major_version: 1,
@@ -115,15 +116,16 @@ impl<W: Write> Packets<W> {
     }
 
     /// Writes the packet of a record, if it vanished and was asked for.
-    pub fn packet(&mut self, book: &Book, record: &Record) -> Result<()> {
+    pub fn packet(&mut self, book: &Book, sample: &Sample) -> Result<()> {
+        let record = &sample.record;
         let Some(row) = book.row_of(record) else {
             return Ok(());
         };
-        let Some(packet) = packet::of(record, row.evidence.device.as_deref()) else {
+        let Some(packet) = packet::of(sample, row.evidence.device.as_deref()) else {
             self.left_out += 1;
             return Ok(());
         };
-        let Some(interface_id) = self.interface(book, record, &row)? else {
+        let Some(interface_id) = self.interface(book, record, &row, packet.layer)? else {
             self.left_out += 1;
             return Ok(());
         };
@@ -136,7 +138,7 @@ impl<W: Write> Packets<W> {
             original_len: packet.length,
             data: bytes.into(),
             options: vec![EnhancedPacketOption::Comment(
-                comment(&row, packet.outer).into(),
+                comment(&row, packet.outer, packet.rebuilt).into(),
             )],
         };
         self.out.write_pcapng_block(block).map_err(because)?;
@@ -145,7 +147,13 @@ impl<W: Write> Packets<W> {
     }
 
     /// The number of the interface that the packet was on when it vanished.
-    fn interface(&mut self, book: &Book, record: &Record, row: &Row) -> Result<Option<u32>> {
+    fn interface(
+        &mut self,
+        book: &Book,
+        record: &Record,
+        row: &Row,
+        layer: Layer,
+    ) -> Result<Option<u32>> {
         let key = &record.key;
         let tunnel = (key.netns, key.ifindex);
         let freed = (record.freed_netns, record.freed_ifindex);
@@ -159,6 +167,7 @@ impl<W: Write> Packets<W> {
             netns: id.0,
             ifindex: id.1,
             name,
+            layer,
         };
         if let Some(number) = self.interfaces.get(&interface) {
             return Ok(Some(*number));
@@ -191,7 +200,10 @@ impl<W: Write> Packets<W> {
             options.push(InterfaceDescriptionOption::IfDescription(cut(&text).into()));
         }
         let block = InterfaceDescriptionBlock {
-            linktype: DataLink::RAW,
+            linktype: match layer {
+                Layer::Network => DataLink::RAW,
+                Layer::Ethernet => DataLink::ETHERNET,
+            },
             snaplen: self.snaplen,
             options,
         };
@@ -210,7 +222,7 @@ impl<W: Write> Packets<W> {
 }
 
 /// The verdict, and what it is made of.
-fn comment(row: &Row, outer: bool) -> String {
+fn comment(row: &Row, outer: bool, rebuilt: bool) -> String {
     let mut lines = vec![format!(
         "{} [{}, {}]: {}",
         facts::fate(row),
@@ -238,8 +250,15 @@ fn comment(row: &Row, outer: bool) -> String {
             .filter(|(name, _)| wanted(name))
             .map(|(name, fact)| format!("{name}: {fact}")),
     );
+    if rebuilt {
+        lines.push(REBUILT.to_owned());
+    }
     cut(&lines.join("\n"))
 }
+
+const REBUILT: &str = "headers written anew from addresses, protocol, ports, ICMP type and \
+    lengths: TTL and hop limit are 64, MAC addresses and all other fields 0, which they need \
+    not have been";
 
 /// No longer than there is room for.
 fn cut(text: &str) -> String {

@@ -1,6 +1,6 @@
-//! The first bytes of a packet, from what is recorded of it: addresses, protocol,
-//! ports, lengths, and what a tunnel writes between two headers where the
-//! lengths say that it is that and nothing else.
+//! The first bytes of a packet: its own where they were kept, else from what is
+//! recorded of it: addresses, protocol, ports, lengths, and what a tunnel writes
+//! between two headers where the lengths say that it is that and nothing else.
 //!
 //! What is not recorded is not made up, except for the fields of an IP header
 //! that have to be something: they are zero, TTL and hop limit 64. The bytes end
@@ -15,7 +15,10 @@ use tracer_common::{
     tally::{outcome, seen},
 };
 
-use crate::devices::Device;
+use crate::{
+    devices::Device,
+    event::{self, Layer, Sample},
+};
 
 const HOPS: u8 = 64;
 const IPV4: usize = 20;
@@ -35,18 +38,33 @@ pub struct Packet {
     pub length: u32,
     /// With the encapsulation around it.
     pub outer: bool,
+    pub layer: Layer,
+    /// The headers are written anew.
+    pub rebuilt: bool,
 }
 
-/// The packet as it was freed; `None` if it is no IP.
-pub fn of(record: &Record, device: Option<&Device>) -> Option<Packet> {
+/// The packet as it was freed; `None` if it is no IP and none of its bytes were
+/// kept that can be shown.
+pub fn of(sample: &Sample, device: Option<&Device>) -> Option<Packet> {
+    let record = &sample.record;
     let key = &record.key;
     let lone = matches!(key.outcome, outcome::STRAY | outcome::UNRELATED)
         && key.seen & seen::INNER_DECODED == 0;
+    let bare = key.seen & (seen::DECAPSULATED | seen::IN_THE_CLEAR) != 0;
+    let outer = lone || !bare && record.outer.ethertype != 0;
+    if let Some(kept) = sample.packet.as_ref().filter(|kept| is_shown(kept)) {
+        return Some(Packet {
+            bytes: kept.bytes.clone(),
+            length: kept.length,
+            outer,
+            layer: kept.layer,
+            rebuilt: false,
+        });
+    }
     if lone {
         return plain(&key.flow, record.outer_length, true);
     }
-    let bare = key.seen & (seen::DECAPSULATED | seen::IN_THE_CLEAR) != 0;
-    if bare || record.outer.ethertype == 0 {
+    if !outer {
         return plain(&key.flow, record.length, false);
     }
     let mut packet = plain(&record.outer, record.outer_length, true)?;
@@ -59,6 +77,12 @@ pub fn of(record: &Record, device: Option<&Device>) -> Option<Packet> {
         packet.bytes.extend(inner.bytes);
     }
     Some(packet)
+}
+
+/// A link type for network headers is there for IP only.
+fn is_shown(kept: &event::Packet) -> bool {
+    let version = kept.bytes.first().map(|byte| byte >> 4);
+    kept.layer == Layer::Ethernet || matches!(version, Some(4 | 6))
 }
 
 /// One header and what is known of the one behind it.
@@ -77,6 +101,8 @@ fn plain(flow: &Flow, length: u32, outer: bool) -> Option<Packet> {
         bytes,
         length,
         outer,
+        layer: Layer::Network,
+        rebuilt: true,
     })
 }
 

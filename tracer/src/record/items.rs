@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     devices::printable,
-    event::{Event, Known, Sample, Start},
+    event::{Event, Known, Packet, Sample, Start},
     flows::Counts,
     judge::Place,
     routing::{Finding, Question},
@@ -42,6 +42,8 @@ const MAX_STACK: usize = 1024;
 const MAX_COUNTS: usize = 1 << 17;
 /// No counter gets as far: sums of them fit where they are summed.
 const MAX_COUNT: u64 = 1 << 46;
+/// Most bytes that are taken of a packet.
+const MAX_PACKET: usize = 4 << 10;
 /// Most records at a time.
 const MAX_RECORDS: usize = 1024;
 
@@ -59,6 +61,7 @@ mod kind {
     pub const COUNTED: u16 = 10;
     pub const END: u16 = 11;
     pub const ANSWER: u16 = 12;
+    pub const PACKET: u16 = 13;
 }
 
 /// The first item: what is known at the start, and how the rest is to be read.
@@ -225,13 +228,27 @@ pub fn put(
             put_json(kind::ANSWER, &Answer { question, finding }, out);
         }
         Event::Records(samples) => {
-            for Sample { record, stack } in samples {
+            for sample in samples {
+                let Sample {
+                    record,
+                    stack,
+                    packet,
+                } = sample;
                 put_item(kind::RECORD, out, |out| {
                     record.put(out);
                     for address in stack {
                         address.put(out);
                     }
                 });
+                // In the same block as its record.
+                if let Some(packet) = packet {
+                    put_item(kind::PACKET, out, |out| {
+                        packet.begin().put(out);
+                        0u16.put(out);
+                        packet.length.put(out);
+                        out.extend_from_slice(&packet.bytes);
+                    });
+                }
                 full(out)?;
             }
         }
@@ -331,6 +348,12 @@ impl Decoder {
                 Some((kind::RECORD, content)) if samples.len() < MAX_RECORDS => {
                     samples.push(self.sample(content)?);
                 }
+                Some((kind::PACKET, content)) if !samples.is_empty() => {
+                    let last: Option<&mut Sample> = samples.last_mut();
+                    if let Some(sample) = last {
+                        sample.packet = packet(content);
+                    }
+                }
                 _ if !samples.is_empty() => {
                     *block = before;
                     return Ok(Said::Event(Event::Records(samples)));
@@ -357,7 +380,11 @@ impl Decoder {
         }
         let stack = stack.iter().map(|address| u64::from_le_bytes(*address));
         let stack = stack.collect();
-        Ok(Sample { record, stack })
+        Ok(Sample {
+            record,
+            stack,
+            packet: None,
+        })
     }
 
     fn item(&mut self, kind: u16, content: &[u8]) -> Result<Option<Said>, Broken> {
@@ -439,6 +466,17 @@ impl Decoder {
             false => Ok(None),
         }
     }
+}
+
+/// A packet's bytes, `None` if it has none.
+fn packet(content: &[u8]) -> Option<Packet> {
+    let ([a, b, _, _, length @ ..], bytes) = content.split_first_chunk::<8>()?;
+    let kept = bytes.get(..MAX_PACKET).unwrap_or(bytes);
+    Packet::new(
+        u16::from_le_bytes([*a, *b]),
+        u32::from_le_bytes(*length),
+        kept,
+    )
 }
 
 fn counted<K: Plain, V: Plain>(plan: &Plan, content: &[u8]) -> Result<(K, V), Broken> {

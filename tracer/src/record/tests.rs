@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
-    record::{Record, sender},
+    record::{self, Record, sender},
     tally::{
         DeviceKey, DeviceTally, PassedKey, TX_DROPPED, Tally, TallyKey, freed_by, outcome, seen,
     },
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cli::Format,
     devices::{Counters, Device},
-    event::{Event, Known, Sample, Start},
+    event::{Event, Known, Packet, Sample, Start},
     flows::{Counts, Watched},
     judge::Place,
     kernel::reasons::Reasons,
@@ -115,6 +115,7 @@ fn sample(key: TallyKey, time_ns: u64) -> Event {
     Event::Records(vec![Sample {
         record: record(key, time_ns),
         stack: vec![FREE, 1, 0xffff_ffff_8100_0000],
+        packet: Packet::new(record::start::NETWORK, 84, &[0x45, 0, 0, 84]),
     }])
 }
 
@@ -552,6 +553,7 @@ fn a_million_records() {
         .map(|flow| Sample {
             record: record(key(ETH_P_IP, flow), 0),
             stack: vec![FREE],
+            packet: None,
         })
         .collect();
     let began = Instant::now();
@@ -630,7 +632,11 @@ proptest! {
         let plan = Plan::of::<Record>(&plain::layout::<Record>()).unwrap();
         let (record, _) = plan.read::<Record>(&bytes).unwrap();
         let all = vec![
-            Event::Records(vec![Sample { record, stack: vec![n] }]),
+            Event::Records(vec![Sample {
+                record,
+                stack: vec![n],
+                packet: Packet::new(bytes[0].into(), bytes[1].into(), &bytes[2..][..usize::from(bytes[2]).min(200)]),
+            }]),
             counts(n + 1, &[(record.key, n)], n),
         ];
         let (_, read, broken) = read(&recorded(&all)).unwrap();

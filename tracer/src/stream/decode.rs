@@ -3,13 +3,15 @@
 use thiserror::Error;
 use tracer_common::{
     ABI_VERSION,
-    record::{Notice, Record},
+    record::{Head, Notice, Record},
 };
+
+use crate::event::Packet;
 
 /// Why bytes are not a record.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
-    #[error("{0} bytes instead of {size}", size = size_of::<Record>())]
+    #[error("{0} bytes instead of {size}, or {more} with a packet", size = size_of::<Record>(), more = WITH_PACKET)]
     Length(usize),
     #[error("version {0} instead of {ABI_VERSION}")]
     Version(u16),
@@ -27,21 +29,32 @@ pub fn is_notice(bytes: &[u8]) -> bool {
     bytes == [a, b, c, d, 0, 0, 0, 0]
 }
 
-/// Reads one record.
-pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-    if bytes.len() < size_of::<Record>() {
-        return Err(DecodeError::Length(bytes.len()));
-    }
+const WITH_PACKET: usize = size_of::<Record>() + size_of::<Head>();
+
+/// Reads one record, and the packet's bytes behind it where there are any.
+pub fn decode(bytes: &[u8]) -> Result<(Record, Option<Packet>), DecodeError> {
+    // The kernel gives them in multiples of eight, and so both are.
+    let (record, head) = match bytes.len() {
+        WITH_PACKET => bytes.split_at(size_of::<Record>()),
+        length if length == size_of::<Record>() => (bytes, &[][..]),
+        length => return Err(DecodeError::Length(length)),
+    };
     // SAFETY: there are enough bytes, and every pattern of bytes is a Record:
     // integers and arrays of them, without padding.
-    let record = unsafe { bytes.as_ptr().cast::<Record>().read_unaligned() };
+    let record = unsafe { record.as_ptr().cast::<Record>().read_unaligned() };
     if record.version != ABI_VERSION {
         return Err(DecodeError::Version(record.version));
     }
     if usize::from(record.size) != size_of::<Record>() {
         return Err(DecodeError::Length(record.size.into()));
     }
-    Ok(record)
+    let packet = (!head.is_empty()).then(|| {
+        // SAFETY: likewise a Head.
+        let head = unsafe { head.as_ptr().cast::<Head>().read_unaligned() };
+        let kept = head.bytes.get(..usize::from(head.kept))?;
+        Packet::new(head.start, head.length, kept)
+    });
+    Ok((record, packet.flatten()))
 }
 
 #[cfg(test)]
@@ -67,6 +80,30 @@ mod tests {
         bytes[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
         bytes[2] = 8;
         assert!(is_notice(&bytes) && decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_packet_stands_behind_its_record() {
+        use tracer_common::record::start;
+
+        let mut bytes = [0; WITH_PACKET];
+        bytes[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&(size_of::<Record>() as u16).to_ne_bytes());
+        let Ok((_, None)) = decode(&bytes) else {
+            panic!("there is none");
+        };
+        let head = size_of::<Record>();
+        bytes[head..head + 4].copy_from_slice(&1400u32.to_ne_bytes());
+        bytes[head + 4..head + 6].copy_from_slice(&3u16.to_ne_bytes());
+        bytes[head + 6..head + 8].copy_from_slice(&start::ETHERNET.to_ne_bytes());
+        bytes[head + 8..head + 12].copy_from_slice(&[7, 8, 9, 10]);
+        let (_, packet) = decode(&bytes).unwrap();
+        let packet = packet.unwrap();
+        assert_eq!((packet.length, &packet.bytes[..]), (1400, &[7, 8, 9][..]));
+        // More than there can be.
+        bytes[head + 4..head + 6].copy_from_slice(&300u16.to_ne_bytes());
+        assert_eq!(decode(&bytes).unwrap().1, None);
+        assert!(decode(&bytes[..WITH_PACKET - 1]).is_err());
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use tracer_common::{
     tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
 };
 
-use crate::probes::Missed;
+use crate::{event::Packet, probes::Missed};
 
 use decode::is_notice;
 
@@ -125,7 +125,7 @@ impl Stream {
     }
 
     /// Takes the records that are there now, at most `limit`.
-    pub fn records(&mut self, limit: usize) -> Vec<Record> {
+    pub fn records(&mut self, limit: usize) -> Vec<(Record, Option<Packet>)> {
         let mut records = Vec::new();
         while records.len() < limit {
             let Some(item) = self.ring.get_mut().0.next() else {

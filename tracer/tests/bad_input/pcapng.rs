@@ -116,6 +116,54 @@ fn wireshark_reads_the_packets() {
 }
 
 #[test]
+fn kept_packets_are_as_they_were() {
+    if !tool("tshark") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, output) = export(directory.path(), "vxlan-6.12.rec", &[]);
+    output.assert_code(1);
+    let fields = [
+        "frame.interface_name",
+        "eth.dst",
+        "ip.dst",
+        "udp.dstport",
+        "vxlan.vni",
+        "icmp.checksum.status",
+        "icmpv6.checksum.status",
+        "frame.len",
+        "frame.cap_len",
+    ];
+    let fields = fields.iter().flat_map(|field| ["-e", field]);
+    let all: Vec<&str> = ["-T", "fields"]
+        .into_iter()
+        .chain(fields)
+        .chain(["-r"])
+        .collect();
+    let told = said("tshark", &all, &file);
+    let mut packets = told.lines().map(|line| line.split('\t'));
+    // Outer and inner Ethernet; nothing was made up: the inner checksum (1: good)
+    // is over the payload, which is there too.
+    let mut next = || -> Vec<&str> { packets.next().expect("three packets").collect() };
+    let [dev, macs, ips, port, vni, icmp, _, length, kept] = next()[..] else {
+        panic!("{told}");
+    };
+    assert!(macs.ends_with(",02:00:00:00:00:02"), "{told}");
+    assert_eq!([dev, ips, port], ["v0", "192.0.2.2,198.51.100.2", "4789"]);
+    assert_eq!([vni, icmp, length, kept], ["42", "1", "132", "132"]);
+    let [_, _, _, _, _, _, icmpv6, length, _] = next()[..] else {
+        panic!("{told}");
+    };
+    assert_eq!([icmpv6, length], ["1", "152"]);
+    // Dropped before anything was put around it.
+    let [dev, mac, ip, port, _, icmp, _, length, _] = next()[..] else {
+        panic!("{told}");
+    };
+    assert_eq!([dev, mac, ip], ["vx1", "02:00:00:00:00:03", "203.0.113.2"]);
+    assert_eq!([port, icmp, length], ["", "1", "82"]);
+}
+
+#[test]
 fn where_packets_may_be_written() {
     let directory = tempfile::tempdir().expect("a directory");
     let (file, output) = export(directory.path(), "seed-5.10.rec", &[]);

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use tracer_common::record::start;
+
 use super::*;
 
 fn record() -> Record {
@@ -24,9 +26,36 @@ fn record() -> Record {
     record
 }
 
+fn rebuilt(record: &Record, device: Option<&Device>) -> Option<Packet> {
+    let sample = Sample {
+        record: *record,
+        stack: Vec::new(),
+        packet: None,
+    };
+    of(&sample, device)
+}
+
+#[test]
+fn kept_bytes_are_the_packet() {
+    let kept = |begin, bytes: &[u8]| {
+        let sample = Sample {
+            record: record(),
+            stack: Vec::new(),
+            packet: event::Packet::new(begin, 1400, bytes),
+        };
+        of(&sample, None).unwrap()
+    };
+    let packet = kept(start::NETWORK, &[0x45, 1, 2, 3]);
+    assert_eq!((packet.length, packet.rebuilt), (1400, false));
+    assert_eq!(packet.bytes, [0x45, 1, 2, 3]);
+    assert_eq!(kept(start::ETHERNET, &[2; 14]).layer, Layer::Ethernet);
+    // Neither IP nor Ethernet: an ARP packet without its frame.
+    assert!(kept(start::NETWORK, &[0, 1, 8, 0]).rebuilt);
+}
+
 #[test]
 fn an_ipv4_header_has_its_checksum() {
-    let packet = of(&record(), None).unwrap();
+    let packet = rebuilt(&record(), None).unwrap();
     // Over the header as it is, it comes to nothing.
     assert_eq!(checksum(&packet.bytes[..IPV4]), 0);
     assert_eq!((packet.bytes[0], packet.bytes[3]), (0x45, 124));
@@ -34,25 +63,25 @@ fn an_ipv4_header_has_its_checksum() {
 
 #[test]
 fn the_inner_packet_follows_where_nothing_else_fits() {
-    let packet = of(&record(), None).unwrap();
+    let packet = rebuilt(&record(), None).unwrap();
     assert_eq!((packet.length, packet.bytes.len()), (124, IPV4 + IPV6 + 1));
     assert_eq!(packet.bytes[IPV4], 0x60);
     assert_eq!(packet.bytes.last(), Some(&128));
     // Four bytes more: something is there that is not known.
     let mut other = record();
     other.outer_length = 128;
-    assert_eq!(of(&other, None).unwrap().bytes.len(), IPV4);
+    assert_eq!(rebuilt(&other, None).unwrap().bytes.len(), IPV4);
 }
 
 #[test]
 fn what_was_not_encapsulated_is_the_inner_packet() {
     let mut record = record();
     record.outer = Flow::default();
-    let packet = of(&record, None).unwrap();
+    let packet = rebuilt(&record, None).unwrap();
     assert_eq!((packet.outer, packet.length), (false, 104));
     assert_eq!(packet.bytes.len(), IPV6 + 1);
     record.key.flow.ethertype = tracer_common::flow::ETH_P_ARP;
-    assert_eq!(of(&record, None), None);
+    assert_eq!(rebuilt(&record, None), None);
 }
 
 #[test]
@@ -62,22 +91,30 @@ fn vxlan_and_gre_by_their_lengths() {
     vxlan.outer.proto = IPPROTO_UDP;
     vxlan.outer.dport = 4789;
     vxlan.outer_length = 104 + 50;
-    assert_eq!(of(&vxlan, None).unwrap().bytes.len(), IPV4 + 4, "no VNI");
+    assert_eq!(
+        rebuilt(&vxlan, None).unwrap().bytes.len(),
+        IPV4 + 4,
+        "no VNI"
+    );
     let device = Device {
         vni: Some(42),
         ..Device::default()
     };
-    let bytes = of(&vxlan, Some(&device)).unwrap().bytes;
+    let bytes = rebuilt(&vxlan, Some(&device)).unwrap().bytes;
     assert_eq!(bytes[IPV4 + UDP..][..8], [8, 0, 0, 0, 0, 0, 42, 0]);
     assert_eq!(bytes[IPV4 + 4..][..2], (134_u16).to_be_bytes());
 
     let mut gre = record();
     gre.outer.proto = IPPROTO_GRE;
     gre.outer_length = 104 + 28;
-    assert_eq!(of(&gre, None).unwrap().bytes.len(), IPV4, "which four?");
+    assert_eq!(
+        rebuilt(&gre, None).unwrap().bytes.len(),
+        IPV4,
+        "which four?"
+    );
     gre.key.seen = seen::NUMBERED;
     gre.number = 7;
-    let bytes = of(&gre, None).unwrap().bytes;
+    let bytes = rebuilt(&gre, None).unwrap().bytes;
     assert_eq!(bytes[IPV4..][..8], [0x20, 0, 0x86, 0xdd, 0, 0, 0, 7]);
 }
 
@@ -87,7 +124,7 @@ proptest! {
         // SAFETY: enough bytes, each pattern of which is a Record.
         let record = unsafe { bytes.as_ptr().cast::<Record>().read_unaligned() };
         let device = Device { vni: Some(vni), encap: Some("fou".to_owned()), ..Device::default() };
-        if let Some(packet) = of(&record, Some(&device)) {
+        if let Some(packet) = rebuilt(&record, Some(&device)) {
             prop_assert!(packet.bytes.len() < 200);
         }
     }
@@ -101,7 +138,7 @@ proptest! {
         if six {
             record.outer.ethertype = ETH_P_IPV6;
         }
-        let packet = of(&record, None).unwrap();
+        let packet = rebuilt(&record, None).unwrap();
         prop_assert!(packet.bytes.len() <= packet.length as usize);
     }
 }
