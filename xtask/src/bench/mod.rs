@@ -108,7 +108,7 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
         got.is_ok()
     };
     // Whatever we start runs there too, but the sender.
-    traffic::storm::pin(places.tools)?;
+    traffic::storm::pin(&[places.tools])?;
     let began = Instant::now();
     let (costs, profiles) = costs(options, peers, places, began, &mut notes)?;
     let kept = storm::measure(options.seconds, places, &mut notes)?;

@@ -16,7 +16,7 @@ use super::{
     measure::{processor, resident},
     variant::{Running, Variant, tell},
 };
-use crate::paths;
+use crate::{paths, traffic};
 
 /// The rates of the bars, packets per second.
 pub const STORM: u32 = 200_000;
@@ -67,11 +67,14 @@ pub fn measure(seconds: u32, places: Places, notes: &mut Vec<String>) -> anyhow:
     let load = Load::NoFdb;
     let ready = load.set_up()?;
     let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    // Nothing is sent: it starts as it would for anybody, on all processors.
+    traffic::storm::pin(&[places.tools, places.sender])?;
     for _ in 0..STARTS {
         let running = Running::start(Variant::Counting, load)?;
         starts.push(running.ready.as_secs_f64());
         ends.push(running.stop()?.detached.as_secs_f64());
     }
+    traffic::storm::pin(&[places.tools])?;
     eprintln!("bench: at rest");
     let at_rest = rest(seconds, &[], || Ok(()))?;
     eprintln!("bench: storms");

@@ -175,7 +175,12 @@ impl Running {
         let mut command = Command::new(paths::tracer());
         match self.variant {
             Variant::Recording => {
-                command.args(["record", "-v", "--force", "--all-records", "-o"]);
+                // Flows, as what it is compared with: no bytes of packets.
+                let options = ["--all-records", "--snaplen", "0"];
+                command
+                    .args(["record", "-v", "--force"])
+                    .args(options)
+                    .arg("-o");
                 command.arg(&self.file).stderr(Stdio::piped());
                 command.args(["--duration", LONGEST]);
             }

@@ -126,7 +126,7 @@ pub fn elsewhere(options: &Options) -> anyhow::Result<Sent> {
 /// Sends it all.
 pub fn storm(options: &Options) -> anyhow::Result<Sent> {
     if let Some(cpu) = options.cpu {
-        pin(cpu)?;
+        pin(&[cpu])?;
     }
     let sink = match &options.sink {
         Some(netns) => {
@@ -180,12 +180,14 @@ pub fn storm(options: &Options) -> anyhow::Result<Sent> {
     }
 }
 
-/// Runs on this processor only.
-pub fn pin(cpu: usize) -> anyhow::Result<()> {
+/// Runs on these processors only.
+pub fn pin(cpus: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    ensure!(cpu < CpuSet::MAX_CPU, "there is no processor {cpu}");
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot run on processor {cpu}"))
+    for cpu in cpus {
+        ensure!(*cpu < CpuSet::MAX_CPU, "there is no processor {cpu}");
+        set.set(*cpu);
+    }
+    sched_setaffinity(None, &set).with_context(|| format!("cannot run on processors {cpus:?}"))
 }
 
 fn enter(netns: &str) -> anyhow::Result<()> {
