@@ -139,7 +139,7 @@ fn told(data: &[u8]) {
     let packets = pcapng::Packets::begin(io::sink(), story.start(), 200);
     let mut packets = packets.expect("nothing fails to be written");
     for sample in &samples {
-        let written = packets.packet(story.book(), &sample.record);
+        let written = packets.packet(story.book(), sample);
         written.expect("nothing fails to be written");
     }
     packets.finish().expect("nothing fails to be written");

@@ -23,6 +23,9 @@ const ARPHRD_TUNNEL6: u16 = 769;
 const ARPHRD_SIT: u16 = 776;
 const ARPHRD_IPGRE: u16 = 778;
 const ARPHRD_IP6GRE: u16 = 823;
+/// Devices whose packets begin with an Ethernet header.
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
 
 /// `enum netdev_stat_type` (include/linux/netdevice.h).
 const NETDEV_PCPU_STAT_LSTATS: u8 = 1;
@@ -94,8 +97,9 @@ impl<const TYPED: bool> NetDevice<TYPED> {
     #[inline(always)]
     pub fn netns(self) -> u32 {
         match self.field::<u64>(offset!(dev_net)) {
-            Some(net) => read::field::<TYPED, u32>(net, offset!(net_inum)).unwrap_or(0),
-            None => 0,
+            // The verifier may want to see that it is one.
+            Some(net) if net != 0 => read::field::<TYPED, u32>(net, offset!(net_inum)).unwrap_or(0),
+            _ => 0,
         }
     }
 
@@ -114,13 +118,21 @@ impl<const TYPED: bool> NetDevice<TYPED> {
         }
     }
 
+    /// Do its packets have an Ethernet header?
+    #[inline(always)]
+    pub fn has_ethernet(self) -> bool {
+        let hardware = self.field::<u16>(offset!(dev_type));
+        matches!(hardware, Some(ARPHRD_ETHER | ARPHRD_LOOPBACK))
+    }
+
     /// Is this a tunnel?
     #[inline(always)]
     pub fn tunnel(self) -> Option<Kind> {
         let ops = self.field::<u64>(offset!(dev_link_ops))?;
         let hardware = self.field::<u16>(offset!(dev_type)).unwrap_or(0);
+        let mut name = 0;
         if ops != 0 {
-            let name = read::field::<TYPED, u64>(ops, offset!(link_ops_kind))?;
+            name = read::field::<TYPED, u64>(ops, offset!(link_ops_kind))?;
             let size = read::field::<TYPED, u64>(ops, offset!(link_ops_priv_size)).unwrap_or(0);
             if let Some(facts) = facts(name, size << 16 | u64::from(hardware)) {
                 return Some(Kind { facts, name });
@@ -130,7 +142,7 @@ impl<const TYPED: bool> NetDevice<TYPED> {
             hardware,
             ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE
         )
-        .then_some(Kind::NAMELESS)
+        .then_some(Kind { facts: 0, name })
     }
 
     /// Does the user want to see this device?

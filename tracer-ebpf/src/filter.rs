@@ -59,8 +59,12 @@ pub fn wants(record: &Record, room: &mut u64) -> bool {
 pub fn wants_freed<const TYPED: bool>(
     record: &mut Record,
     skb: SkBuff<TYPED>,
+    kind_name: u64,
     room: &mut u64,
 ) -> bool {
+    if filter!(needs) & needs::NAMES != 0 {
+        device::kind_name(&raw mut record.kind, kind_name);
+    }
     // Out of its encapsulation: it had one.
     let bare =
         needs_outer() && record.key.outcome == outcome::LOST_LATER && record.outer.ethertype == 0;
@@ -136,12 +140,11 @@ pub fn sent(frame: &mut Frame) {
         return;
     }
     let skb = SkBuff::<PROBED>(frame.skb);
-    let Some(sent) = sent::find(skb.0) else {
+    let Some(outer) = sent::inner(skb.0, &mut frame.room) else {
         return;
     };
     if let Some(inner) = skb.inner_network_header() {
         // Of whichever packet.
-        let outer = &sent.record.outer;
         if outer.ethertype != 0 && flow::has_addresses(inner, outer) {
             encapsulated(frame, skb);
         }

@@ -150,6 +150,10 @@ fn told<const TYPED: bool>(context: &mut Context, skb: SkBuff<TYPED>) -> [u8; 3]
 /// The same at the entry of a function (kprobe): the caller is who frees.
 #[inline(always)]
 pub fn freed_at_entry(context: &ProbeContext, skb: SkBuff<PROBED>, reason: u32) {
+    // Freeing nothing is nothing.
+    if skb.0 == 0 {
+        return;
+    }
     // SAFETY: `regs` is the context the kernel gave the program.
     let stack_pointer = unsafe { (*context.regs).rsp };
     let location = read::at(stack_pointer, 0).unwrap_or(0);
@@ -323,8 +327,7 @@ fn outside<const TYPED: bool, const WRAPPED: bool>(
         if unsafe { (*copied).fill(free.skb) } {
             // SAFETY: likewise.
             examine::<TYPED, PROBED, WRAPPED>(free, unsafe { &*copied }, context, scratch);
-        } else if free.skb.0 != 0 {
-            // `kfree_skb(NULL)` is nothing (kprobe).
+        } else {
             tally::lose(lost::TALLY);
         }
     }
@@ -375,22 +378,17 @@ fn was_sent<const OF: bool>(
     parsed: Parsed,
     scratch: &mut Scratch,
 ) -> bool {
-    let Some(sent) = sent::find(number) else {
+    if !sent::get(number, &mut scratch.record, &mut scratch.kind_name) {
         return false;
-    };
-    // A copy: another CPU may give the element to another packet.
-    read::assign(&mut scratch.record, &sent.record);
-    let kind_name = sent.kind_name;
-    let whole = sent.is_whole();
+    }
     sent::forget(number);
     let record = &mut scratch.record;
     // What stands on no device waits in a socket, as a tap's copy does: its
     // end is not the packet's.
     let on_its_way = skb.device().is_some_and(|dev| dev.0 != 0);
-    if !whole || !on_its_way || !is_same(record, skb, &scratch.outermost) {
+    if !on_its_way || !is_same(record, skb, &scratch.outermost) {
         return false;
     }
-    scratch.kind_name = kind_name;
     record.outer = Flow::default();
     if record.key.seen & seen::IN_THE_CLEAR == 0 {
         if !strays {
@@ -458,6 +456,7 @@ fn stray<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
             return false;
         }
     }
+    scratch.kind_name = 0;
     let mut found = 0;
     if dev.0 != 0
         && let Some(kind) = dev.tunnel()
@@ -567,6 +566,8 @@ fn finish<const TYPED: bool, const OF: bool>(
         key.seen |= seen::OTHER_HOST;
     }
     if let Some(receive) = receive::of(context, free.skb) {
+        // Of an earlier packet here, if nothing told of its end.
+        tally::lose(lost::UNCERTAIN);
         if received(record, receive, skb) {
             scratch.kind_name = 0;
         }
@@ -575,7 +576,7 @@ fn finish<const TYPED: bool, const OF: bool>(
     }
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
-    if filter::on() && !filter::wants_freed(record, free.skb, &mut room.tests) {
+    if filter::on() && !filter::wants_freed(record, free.skb, scratch.kind_name, &mut room.tests) {
         return;
     }
     tally::drop(&mut room.coarse, record, scratch.kind_name);

@@ -92,7 +92,10 @@ fn is_running<const TYPED: bool>(here: u64, task: u64, room: &mut u64) -> bool {
 fn typed(task: u64, process: &mut Process) {
     process.flags |= sender::PROCESS_CONTEXT;
     process.tgid = read::field::<TYPED, u32>(task, offset!(task_tgid)).unwrap_or(0);
-    if let Some(cred) = read::field::<TYPED, u64>(task, offset!(task_cred)) {
+    // The verifier may want to see that it is one.
+    if let Some(cred) = read::field::<TYPED, u64>(task, offset!(task_cred))
+        && cred != 0
+    {
         process.uid = read::field::<TYPED, u32>(cred, offset!(cred_uid)).unwrap_or(0);
     }
     if let Some(set) = read::field::<TYPED, u64>(task, offset!(task_cgroups))

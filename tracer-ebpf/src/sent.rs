@@ -2,11 +2,11 @@
 //! is still the same.
 //!
 //! Every packet that a tunnel sends is noted here, so it must cost little: an
-//! array that packets share by the address of their skb, four to a set, the
+//! array that packets share by the address of their skb, eight to a set, the
 //! oldest of which gives way. Nothing is locked. Who writes says so before and
 //! after, and who reads believes only what both agree on.
 
-use tracer_common::record::Record;
+use tracer_common::{flow::Flow, record::Record};
 
 use crate::{
     frame::Frame,
@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// Packets that share a set.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 pub const SETS_LEN: u32 = 4096;
 pub const SENT_LEN: u32 = SETS_LEN * WAYS as u32;
 
-/// Which packets a set has, one cache line.
+/// Which packets a set has, two cache lines.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Set {
@@ -35,9 +35,9 @@ pub struct Set {
 pub struct Sent {
     /// The time its frame was opened, written first.
     first: u64,
-    pub record: Record,
+    record: Record,
     /// Address of the name of its device's kind, see `device::Kind`.
-    pub kind_name: u64,
+    kind_name: u64,
     /// The same time, written last.
     last: u64,
 }
@@ -52,7 +52,7 @@ fn set_of(skb: u64) -> u32 {
 
 /// Notes what is known of a frame's packet.
 #[inline(always)]
-pub fn put(frame: &Frame) {
+pub fn put(frame: &mut Frame) {
     let skb = frame.address();
     let number = set_of(skb);
     let Some(set) = SETS.get_ptr_mut(number) else {
@@ -63,14 +63,19 @@ pub fn put(frame: &Frame) {
     let mut way = 0;
     let mut oldest = u64::MAX;
     for n in 0..WAYS {
-        let since = if set.skb[n] == skb { 0 } else { set.since[n] };
+        // Its own place before one that is free.
+        let since = if set.skb[n] == skb {
+            0
+        } else {
+            set.since[n] + 1
+        };
         if since < oldest {
             oldest = since;
             way = n;
         }
     }
-    way &= WAYS - 1;
-    set.skb[way] = 0;
+    let way = read::through(&mut frame.room, way as u64) as usize & (WAYS - 1);
+    volatile(&mut set.skb[way], 0);
     let Some(sent) = SENT.get_ptr_mut(number * WAYS as u32 + way as u32) else {
         return;
     };
@@ -90,39 +95,53 @@ fn volatile(to: &mut u64, value: u64) {
     unsafe { core::ptr::write_volatile(to, value) };
 }
 
-/// What was noted of the packet at this address; a plain number. Another CPU may
-/// give the element to another packet at any time: copy it, then ask
-/// [`Sent::is_whole`].
+/// Copies what was noted of the packet at this address, a plain number, and the
+/// address of the name of its device's kind. Another CPU may give the place to
+/// another packet meanwhile: then, as if there were nothing, it gives false.
 #[inline(always)]
-pub fn find(skb: u64) -> Option<&'static Sent> {
+pub fn get(skb: u64, record: &mut Record, kind_name: &mut u64) -> bool {
+    let Some((sent, since)) = find(skb, kind_name) else {
+        return false;
+    };
+    read::assign(record, &sent.record);
+    *kind_name = now(&sent.kind_name);
+    now(&sent.first) == since && now(&sent.last) == since
+}
+
+/// What the inner header of the packet at this address said when it was noted.
+#[inline(always)]
+pub fn inner(skb: u64, room: &mut u64) -> Option<&'static Flow> {
+    find(skb, room).map(|(sent, _)| &sent.record.outer)
+}
+
+/// The place of a packet, and the time that everything in it has to be of. `room`
+/// is for `read::through`.
+#[inline(always)]
+fn find(skb: u64, room: &mut u64) -> Option<(&'static Sent, u64)> {
     let number = set_of(skb);
     let set = SETS.get_ptr(number)?;
     // SAFETY: a live element.
     let set = unsafe { &*set };
-    let mut way = WAYS;
+    let (mut way, mut since) = (WAYS, 0);
     for n in 0..WAYS {
-        if set.skb[n] == skb {
-            way = n;
+        let then = now(&set.since[n]);
+        if now(&set.skb[n]) == skb {
+            (way, since) = (n, then);
         }
     }
+    let way = read::through(room, way as u64) as usize;
     if way >= WAYS {
         return None;
     }
     let sent = SENT.get_ptr(number * WAYS as u32 + way as u32)?;
     // SAFETY: likewise.
-    Some(unsafe { &*sent })
+    Some((unsafe { &*sent }, since))
 }
 
-impl Sent {
-    /// Was it not written to while it was copied?
-    #[inline(always)]
-    pub fn is_whole(&self) -> bool {
-        // SAFETY: live fields.
-        unsafe {
-            core::ptr::read_volatile(&raw const self.first)
-                == core::ptr::read_volatile(&raw const self.last)
-        }
-    }
+#[inline(always)]
+fn now(place: &u64) -> u64 {
+    // SAFETY: a live field, which others may write.
+    unsafe { core::ptr::read_volatile(place) }
 }
 
 /// Forgets the packet at this address; a plain number.

@@ -132,12 +132,19 @@ pub trait Fields<const TYPED: bool> {
         ) else {
             return;
         };
+        // Not set: a message of a socket, or a packet that has not come so far.
+        // What is there is the buffer's room.
+        if network == 0 {
+            return;
+        }
         let mac = self
             .field::<u16>(offset!(skb_mac_header))
             .unwrap_or(u16::MAX);
-        // Devices without a link layer have it where the network header is, and
-        // what it was before an encapsulation is behind it.
-        let is_ethernet = matches!(network.wrapping_sub(mac), ETHERNET | ETHERNET_TAGGED);
+        // What it was before an encapsulation is behind the network header; that
+        // of another device can still be before it.
+        let is_ethernet = mac != u16::MAX
+            && matches!(network.wrapping_sub(mac), ETHERNET | ETHERNET_TAGGED)
+            && self.device().is_some_and(NetDevice::has_ethernet);
         let at = if is_ethernet { mac } else { network };
         // What was pulled off is before `data`, what is still to be, behind.
         let before = data.wrapping_sub(buffer).wrapping_sub(u64::from(at)) as i64;

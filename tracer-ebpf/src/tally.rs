@@ -16,6 +16,11 @@ use crate::{
 };
 
 const BPF_NOEXIST: u64 = 1;
+const BPF_RB_AVAIL_DATA: u64 = 0;
+/// So many bytes of records that were not read are for the reader not to wait
+/// longer, a quarter of the ring buffer; and of that, so many to say it.
+const MUCH: u64 = 1 << 20;
+const FEW: u64 = 8 << 10;
 const BPF_RB_NO_WAKEUP: u64 = 1;
 /// Wakes whoever waits for the ring buffer, although they have not caught up.
 pub const BPF_RB_FORCE_WAKEUP: u64 = 2;
@@ -147,7 +152,16 @@ fn wakes(now: u64) -> u64 {
     // SAFETY: this CPU's own element.
     let woken = unsafe { &mut *woken };
     if now.wrapping_sub(*woken) < QUIET_NS {
-        return BPF_RB_NO_WAKEUP;
+        // SAFETY: the map is a ring buffer.
+        let unread = unsafe {
+            generated::bpf_ringbuf_query((&raw const RECORDS).cast_mut().cast(), BPF_RB_AVAIL_DATA)
+        };
+        // Some records on the way up are enough.
+        return if unread.wrapping_sub(MUCH) < FEW {
+            BPF_RB_FORCE_WAKEUP
+        } else {
+            BPF_RB_NO_WAKEUP
+        };
     }
     *woken = now;
     // Those before it may not have been read yet.

@@ -7,7 +7,7 @@ use tracer_common::tally::{freed_by, outcome, seen};
 use crate::{
     filter,
     frame::{self, Frame},
-    read::{self, PROBED},
+    read::PROBED,
     sent,
     skb::{Fields as _, SkBuff},
     tally,
@@ -28,13 +28,11 @@ pub fn send(skb: SkBuff<PROBED>) {
         return;
     };
     // Data is encrypted in place: which packet it was is known by its address.
-    if let Some(sent) = sent::find(skb.0) {
-        read::assign(&mut frame.record, &sent.record);
-        frame.kind_name = sent.kind_name;
+    if sent::get(skb.0, &mut frame.record, &mut frame.kind_name) {
         frame.record.key.seen |= seen::PEER_SEND;
-        if !sent.is_whole() {
-            frame::blank(&mut frame.record, seen::PEER_SEND);
-        }
+    } else {
+        frame.kind_name = 0;
+        frame::blank(&mut frame.record, seen::PEER_SEND);
     }
     frame.record.length = skb.length();
 }

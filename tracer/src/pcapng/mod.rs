@@ -25,7 +25,7 @@ use pcap_file::{
         },
     },
 };
-use tracer_common::{record::Record, tally::outcome};
+use tracer_common::record::Record;
 
 use crate::{
     devices::printable,
@@ -157,8 +157,7 @@ impl<W: Write> Packets<W> {
         let key = &record.key;
         let tunnel = (key.netns, key.ifindex);
         let freed = (record.freed_netns, record.freed_ifindex);
-        let later = !matches!(key.outcome, outcome::DROPPED | outcome::AT_DEVICE);
-        let (id, name) = if (later || tunnel.1 == 0) && freed.1 != 0 {
+        let (id, name) = if freed.1 != 0 {
             (freed, printable(until_zero(&record.freed_dev)))
         } else {
             (tunnel, text::device_name(row))

@@ -8,8 +8,8 @@
 
 use tracer_common::{
     flow::{
-        ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IPIP,
-        IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
+        ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_GRE, IPPROTO_ICMP,
+        IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
     },
     record::Record,
     tally::{outcome, seen},
@@ -52,7 +52,13 @@ pub fn of(sample: &Sample, device: Option<&Device>) -> Option<Packet> {
         && key.seen & seen::INNER_DECODED == 0;
     let bare = key.seen & (seen::DECAPSULATED | seen::IN_THE_CLEAR) != 0;
     let outer = lone || !bare && record.outer.ethertype != 0;
-    if let Some(kept) = sample.packet.as_ref().filter(|kept| is_shown(kept)) {
+    let ethertype = if outer && !lone {
+        record.outer.ethertype
+    } else {
+        key.flow.ethertype
+    };
+    let kept = sample.packet.as_ref();
+    if let Some(kept) = kept.filter(|kept| is_shown(kept, ethertype)) {
         return Some(Packet {
             bytes: kept.bytes.clone(),
             length: kept.length,
@@ -79,10 +85,12 @@ pub fn of(sample: &Sample, device: Option<&Device>) -> Option<Packet> {
     Some(packet)
 }
 
-/// A link type for network headers is there for IP only.
-fn is_shown(kept: &event::Packet) -> bool {
+/// A link type for network headers is there for IP only, and a label of MPLS must
+/// not pass for that.
+fn is_shown(kept: &event::Packet, ethertype: u16) -> bool {
     let version = kept.bytes.first().map(|byte| byte >> 4);
-    kept.layer == Layer::Ethernet || matches!(version, Some(4 | 6))
+    let labelled = matches!(ethertype, ETH_P_MPLS_UC | ETH_P_MPLS_MC);
+    kept.layer == Layer::Ethernet || !labelled && matches!(version, Some(4 | 6))
 }
 
 /// One header and what is known of the one behind it.

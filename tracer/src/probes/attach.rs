@@ -319,11 +319,11 @@ impl Probes {
         let mut reasons = Vec::new();
         if self.withholds(point.name) {
             reasons.push("withheld".to_owned());
-        } else if let Some(target) = self.told_already(point) {
+        } else if let Some(way) = self.told_already(point) {
             self.attached.push(Attached {
                 point: point.name.to_owned(),
-                target: target.to_owned(),
-                way: point.ways[0].name().into(),
+                target: way.target().to_owned(),
+                way: way.name().into(),
                 module: None,
             });
             return;
@@ -363,21 +363,19 @@ impl Probes {
         });
     }
 
-    /// The tracepoint of this point, if another point has a program there, for
-    /// want of a better way: that one tells of both, and each run of a program
-    /// costs more than what is in it.
-    fn told_already(&self, point: &Point) -> Option<&'static str> {
-        let [Way::TpBtf { tracepoint, .. }] = point.ways else {
+    /// How another point got to the tracepoint of this one, for want of a better
+    /// way: its program tells of both, since each run of a program costs more than
+    /// what is in it.
+    fn told_already(&self, point: &Point) -> Option<&'static Way> {
+        let [way @ Way::TpBtf { tracepoint, .. }] = point.ways else {
             return None;
         };
-        let has_program_there = |held: &Held| {
-            matches!(held.way, Way::TpBtf { tracepoint: other, .. } | Way::RawTp { tracepoint: other, .. }
-                if other == tracepoint)
+        let is_there = |held: &&Held| match held.way {
+            Way::TpBtf { .. } | Way::RawTp { .. } => held.way.target() == *tracepoint,
+            _ => false,
         };
-        self.held
-            .iter()
-            .any(has_program_there)
-            .then_some(*tracepoint)
+        let held = self.held.iter().find(is_there)?;
+        (!self.withholds(way.name())).then_some(held.way)
     }
 
     fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<Links> {

@@ -110,7 +110,11 @@ impl Stream {
             return Ok(());
         }
         if let Some(again) = self.again {
-            sleep_until(again).await;
+            tokio::select! {
+                () = sleep_until(again) => {}
+                // Much has come.
+                guard = self.ring.readable_mut() => guard?.clear_ready(),
+            }
             self.again = None;
             return Ok(());
         }
@@ -136,8 +140,7 @@ impl Stream {
                 continue;
             }
             // The kernel does not tell of those that come soon after.
-            self.again
-                .get_or_insert_with(|| Instant::now() + 2 * Duration::from_nanos(QUIET_NS));
+            self.again = Some(Instant::now() + 2 * Duration::from_nanos(QUIET_NS));
             match decode(&Bytes::copy_from_slice(&item)) {
                 Ok(record) => records.push(record),
                 Err(error) => {

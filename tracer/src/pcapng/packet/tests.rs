@@ -49,6 +49,14 @@ fn kept_bytes_are_the_packet() {
     assert_eq!((packet.length, packet.rebuilt), (1400, false));
     assert_eq!(packet.bytes, [0x45, 1, 2, 3]);
     assert_eq!(kept(start::ETHERNET, &[2; 14]).layer, Layer::Ethernet);
+    let mut sample = Sample {
+        record: record(),
+        stack: Vec::new(),
+        packet: event::Packet::new(start::NETWORK, 1400, &[0x49, 0x30, 1, 64]),
+    };
+    sample.record.outer = Flow::default();
+    sample.record.key.flow.ethertype = ETH_P_MPLS_UC;
+    assert_eq!(of(&sample, None), None);
     // Neither IP nor Ethernet: an ARP packet without its frame.
     assert!(kept(start::NETWORK, &[0, 1, 8, 0]).rebuilt);
 }
