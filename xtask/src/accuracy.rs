@@ -46,44 +46,53 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
     let date = process::read(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
     let mut table = Table::default();
     let mut failed = false;
-    for (kernel, score) in test::guests(&kernels, |_| Wanted {
+    let wanted = Wanted {
         names: options.scenario.clone(),
         core: false,
-    }) {
-        match score {
-            Ok(score) => {
-                failed |= score.failed() > 0;
-                table.enter(&kernel, &score, date.trim());
+    };
+    let mut unwritten = Ok(());
+    test::guests(&kernels, &wanted, |kernel, score| match score {
+        Ok(score) => {
+            failed |= score.failed() > 0;
+            let mut own = Table::default();
+            own.enter(kernel, &score, date.trim());
+            // What the others say takes hours.
+            if options.write && unwritten.is_ok() {
+                unwritten = write(&own);
             }
-            // What the others said took hours.
-            Err(error) => {
-                eprintln!("{kernel}: {error:#}");
-                failed = true;
-            }
+            table.update(own);
         }
-    }
-    if options.write {
-        let file = paths::root().join(FILE);
-        if let Ok(text) = fs::read_to_string(&file) {
-            let mut before =
-                Table::parse(&text).with_context(|| format!("cannot read the table in {FILE}"))?;
-            before.update(table);
-            table = before;
+        Err(error) => {
+            eprintln!("{kernel}: {error:#}");
+            failed = true;
         }
-        table.keep(&scenario::names()?);
-        paths::write(&file, table.render().as_bytes())?;
-    }
+    });
+    unwritten?;
     print!("{}", table.render());
     Ok(i32::from(failed))
 }
 
+/// Puts what was run into the file.
+fn write(newer: &Table) -> anyhow::Result<()> {
+    let file = paths::root().join(FILE);
+    let mut table = match fs::read_to_string(&file) {
+        Ok(text) => {
+            Table::parse(&text).with_context(|| format!("cannot read the table in {FILE}"))?
+        }
+        Err(_) => Table::default(),
+    };
+    table.update(newer.clone());
+    table.keep(&scenario::names()?);
+    paths::write(&file, table.render().as_bytes())
+}
+
 /// Cells by kernel and scenario.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Table {
     columns: BTreeMap<String, Column>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Column {
     release: String,
     /// When the last cell of it was written.

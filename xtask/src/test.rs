@@ -104,12 +104,13 @@ pub fn command(options: &Options) -> anyhow::Result<()> {
     if plan.native {
         total.add("this kernel", &scenario::native(&options.scenario));
     }
-    for (kernel, score) in guests(&plan.kernels, |_| Wanted {
+    let wanted = Wanted {
         names: options.scenario.clone(),
         core: options.scenario.is_empty() && !options.all,
-    }) {
-        total.add(&kernel, &score);
-    }
+    };
+    guests(&plan.kernels, &wanted, |kernel, score| {
+        total.add(kernel, &score);
+    });
     println!("{} passed, {} failed", total.passed, total.failed);
     if total.failed > 0 {
         bail!("{} scenarios failed", total.failed);
@@ -153,26 +154,26 @@ impl Total {
 }
 
 /// Runs the scenarios on each kernel, a few guests at a time: they wait more
-/// than they compute.
+/// than they compute. `done` is told of each when it has ended.
 pub fn guests(
     kernels: &[String],
-    wanted: impl Fn(&str) -> Wanted + Sync,
-) -> Vec<(String, anyhow::Result<Score>)> {
+    wanted: &Wanted,
+    done: impl FnMut(&str, anyhow::Result<Score>) + Send,
+) {
     // What is fetched and built for a kernel is shared by its variants: one
     // after the other, while guests that are ready run.
     let (sender, ready) = mpsc::sync_channel::<(String, anyhow::Result<()>)>(GUESTS);
     let ready = Mutex::new(ready);
-    let done = Mutex::new(Vec::new());
+    let done = Mutex::new(done);
     thread::scope(|scope| {
         for _ in 0..GUESTS {
             scope.spawn(|| {
                 loop {
                     let next = ready.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((kernel, prepared)) = next else { return };
-                    let score = prepared.and_then(|()| in_guest(&kernel, &wanted(&kernel)));
-                    done.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((kernel, score));
+                    let score = prepared.and_then(|()| in_guest(&kernel, wanted));
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done(&kernel, score);
                 }
             });
         }
@@ -184,7 +185,6 @@ pub fn guests(
         }
         drop(sender);
     });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
