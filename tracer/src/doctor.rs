@@ -103,6 +103,7 @@ pub fn run(options: &Options) -> Result<u8> {
                 writeln!(stdout(), "{start}")?;
                 return Ok(code);
             }
+            let _ = writeln!(out, "frames        {}", probes.frames());
             out.push_str("\nattached\n");
             for attached in &probes.attached {
                 let module = attached

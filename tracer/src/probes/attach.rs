@@ -236,6 +236,19 @@ impl Probes {
         self.has(FRAME_START) && self.has(FRAME_END)
     }
 
+    /// Which of the two ways opens and closes frames. The tracepoints are taken
+    /// where they are there: they cost two runs of a program where a driver's
+    /// function costs a kprobe and a kretprobe, and see every driver.
+    pub fn frames(&self) -> &'static str {
+        if self.is_bracketed() {
+            "by the transmit tracepoints, the less dear way; drivers' functions are noted where there are kprobes"
+        } else if self.has_frames() {
+            "by the drivers' own functions, a kprobe and a kretprobe each: dearer than the transmit tracepoints"
+        } else {
+            "none: what happens in a tunnel's driver is not seen"
+        }
+    }
+
     /// Can frames of any device be opened and closed?
     pub fn has_frames(&self) -> bool {
         self.is_bracketed() || self.hooked.values().any(|hooked| hooked.point == DRIVER)
