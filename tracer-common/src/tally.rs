@@ -96,6 +96,8 @@ pub mod seen {
     /// Received by a tunnel: the outer header is marked congested (CE), and the
     /// inner one takes no part in ECN.
     pub const CONGESTED: u32 = 1 << 28;
+    /// The packet that entered the frame is IPv4 and must not be fragmented.
+    pub const DONT_FRAGMENT: u32 = 1 << 29;
 }
 
 /// What was seen of the route; bits of [`TallyKey::route`].
@@ -224,6 +226,50 @@ pub struct PassedKey {
 const _: () = assert!(size_of::<PassedKey>() == 28);
 crate::pod!(PassedKey);
 
+/// What a packet of a device is like, whatever its flow: key of the counts that
+/// tell what separates those that pass from those that vanish.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LikeKey {
+    pub netns: u32,
+    pub ifindex: u32,
+    pub mark: u32,
+    /// Of the sender, with [`like::SENDER`].
+    pub uid: u32,
+    /// The CPU that counted; the programs leave it 0, since each has its own.
+    pub cpu: u32,
+    /// Length in units of [`like::UNIT`] bytes, rounded down; the last value is
+    /// for all that are longer.
+    pub size: u16,
+    /// Bits of [`like`].
+    pub flags: u16,
+}
+const _: () = assert!(size_of::<LikeKey>() == 24);
+crate::pod!(LikeKey);
+
+/// Bits of [`LikeKey::flags`], and the unit of its size.
+pub mod like {
+    /// The sender's user is known.
+    pub const SENDER: u16 = 1;
+    /// An IPv4 packet that must not be fragmented (RFC 791).
+    pub const DONT_FRAGMENT: u16 = 2;
+    pub const IPV4: u16 = 4;
+    pub const IPV6: u16 = 8;
+    pub const UNIT: u32 = 64;
+    pub const LARGEST: u32 = 64;
+}
+
+/// What became of packets that are alike, one per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LikeTally {
+    pub sent: u64,
+    pub dropped: u64,
+    /// Of those that were sent, how many were lost later.
+    pub lost: u64,
+}
+crate::pod!(LikeTally);
+
 /// Key of a device's own counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -256,5 +302,7 @@ pub mod lost {
     /// were dropped, and did not. If the kernel left runs of that program out,
     /// they may have been.
     pub const UNCERTAIN: u32 = 3;
-    pub const COUNT: u32 = 4;
+    /// Packets that had no room among those that are alike.
+    pub const LIKES: u32 = 4;
+    pub const COUNT: u32 = 5;
 }

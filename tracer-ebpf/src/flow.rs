@@ -70,6 +70,12 @@ impl Header {
         self.version()
     }
 
+    /// Is it an IPv4 header that says that the packet must not be fragmented?
+    #[inline(always)]
+    pub fn must_stay_whole(&self) -> bool {
+        self.version() == ETH_P_IP && self.bytes[6] & 0x40 != 0
+    }
+
     /// The integer at `at`, a multiple of its size: else it is loaded byte by
     /// byte.
     #[inline(always)]

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, generated};
 use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
-    flow::Flow,
+    flow::{ETH_P_IP, Flow},
     record::{Head, PATH_LEN, Record, start},
     tally::{DeviceKey, TX, TX_PACKETS, freed_by, lost, outcome, seen},
 };
@@ -29,7 +29,7 @@ use crate::{
     receive::Receive,
     sent,
     skb::{Fields, SkBuff},
-    tally::{self, DeviceEvent},
+    tally::{self, DeviceEvent, Fate},
 };
 
 /// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
@@ -269,6 +269,9 @@ fn enters<const TYPED: bool>(
             &mut frame.header,
             &mut record.key.flow,
         );
+        if frame.header.must_stay_whole() && record.key.flow.ethertype == ETH_P_IP {
+            record.key.seen |= seen::DONT_FRAGMENT;
+        }
     }
     if record.length == 0 {
         record.length = skb.length();
@@ -604,9 +607,15 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
             // SAFETY: the helper has no preconditions.
             record.time_ns = unsafe { bpf_ktime_get_ns() };
             // SAFETY: a field of this CPU's or task's own context.
-            tally::drop(unsafe { &mut (*room).coarse }, record, frame.kind_name);
+            let room = unsafe { &mut *room };
+            tally::like(record, Fate::Dropped, &mut room.number);
+            tally::drop(&mut room.coarse, record, frame.kind_name);
         }
-        DeviceEvent::Sent => tally::passed(&record.key),
+        DeviceEvent::Sent => {
+            tally::passed(&record.key);
+            // SAFETY: likewise.
+            tally::like(record, Fate::Sent, unsafe { &mut (*room).number });
+        }
         DeviceEvent::In | DeviceEvent::Unexplained => {}
     }
     // Last: the verifier follows what comes after twice.

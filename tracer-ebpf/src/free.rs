@@ -26,7 +26,7 @@ use crate::{
     receive::{self, Receive},
     sent,
     skb::{Copied, Fields, SkBuff},
-    tally,
+    tally::{self, Fate},
 };
 
 /// Room to examine a freed packet, too big for the stack.
@@ -578,6 +578,9 @@ fn finish<const TYPED: bool, const OF: bool>(
     record.time_ns = unsafe { bpf_ktime_get_ns() };
     if filter::on() && !filter::wants_freed(record, free.skb, scratch.kind_name, &mut room.tests) {
         return;
+    }
+    if record.key.outcome == outcome::LOST_LATER {
+        tally::like(record, Fate::Lost, &mut room.number);
     }
     tally::drop(&mut room.coarse, record, scratch.kind_name);
 }

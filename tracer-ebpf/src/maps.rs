@@ -12,7 +12,7 @@ use tracer_common::{
     config::{KIND_LEN, switch},
     filter::Named,
     flow::Flow,
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
+    tally::{DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, Tally, TallyKey, lost},
 };
 
 use crate::{
@@ -45,6 +45,10 @@ pub static COARSE: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entr
 #[map]
 pub static DEVICES: PerCpuHashMap<DeviceKey, DeviceTally> =
     PerCpuHashMap::with_max_entries(4096, 0);
+
+/// What became of packets that are alike.
+#[map]
+pub static LIKES: PerCpuHashMap<LikeKey, LikeTally> = PerCpuHashMap::with_max_entries(2048, 0);
 
 /// What the user side found out after the programs were loaded; indices are
 /// the constants of `tracer_common::config::switch`.

@@ -2,9 +2,11 @@
 
 use aya_ebpf::helpers::generated;
 use tracer_common::{
-    flow::Flow,
-    record::{Head, QUIET_NS, Record},
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
+    flow::{ETH_P_IP, ETH_P_IPV6, Flow},
+    record::{Head, QUIET_NS, Record, sender},
+    tally::{
+        DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, Tally, TallyKey, like, lost, seen,
+    },
 };
 
 use crate::{
@@ -12,7 +14,8 @@ use crate::{
     frame::Frame,
     free::Scratch,
     globals::config,
-    maps::{COARSE, DEVICES, LOST, PASSED, RECORDS, TALLIES, WOKEN},
+    maps::{COARSE, DEVICES, LIKES, LOST, PASSED, RECORDS, TALLIES, WOKEN},
+    read,
 };
 
 const BPF_NOEXIST: u64 = 1;
@@ -64,6 +67,62 @@ pub fn at_device(key: DeviceKey, event: DeviceEvent) {
         DeviceEvent::Sent => tally.sent += 1,
         DeviceEvent::Dropped => tally.dropped += 1,
         DeviceEvent::Unexplained => tally.unexplained += 1,
+    }
+}
+
+#[derive(Clone, Copy)]
+pub enum Fate {
+    Sent,
+    Dropped,
+    Lost,
+}
+
+/// Counts a packet of the device that sends it, by what it is like. `room` is for
+/// `read::through`.
+#[inline(always)]
+pub fn like(record: &Record, fate: Fate, room: &mut u64) {
+    let tallied = &record.key;
+    let mut flags = 0;
+    match tallied.flow.ethertype {
+        ETH_P_IP => flags |= like::IPV4,
+        ETH_P_IPV6 => flags |= like::IPV6,
+        _ => {}
+    }
+    if tallied.seen & seen::DONT_FRAGMENT != 0 {
+        flags |= like::DONT_FRAGMENT;
+    }
+    // Of a sender that is not known it is 0.
+    let uid = record.process.uid;
+    if record.process.flags & sender::USER_SOCKET != 0 {
+        flags |= like::SENDER;
+    }
+    let flags = read::through(room, flags.into()) as u16;
+    let size = (record.length / like::UNIT).min(like::LARGEST);
+    let size = read::through(room, size.into()) as u16;
+    let key = LikeKey {
+        netns: tallied.sender_netns,
+        ifindex: tallied.sender_ifindex,
+        mark: record.mark,
+        uid,
+        cpu: 0,
+        size,
+        flags,
+    };
+    let mut known = LIKES.get_ptr_mut(&key);
+    if known.is_none() {
+        let _ = LIKES.insert(&key, &LikeTally::default(), BPF_NOEXIST);
+        known = LIKES.get_ptr_mut(&key);
+    }
+    let Some(tally) = known else {
+        lose(lost::LIKES);
+        return;
+    };
+    // SAFETY: this CPU's own element.
+    let tally = unsafe { &mut *tally };
+    match fate {
+        Fate::Sent => tally.sent += 1,
+        Fate::Dropped => tally.dropped += 1,
+        Fate::Lost => tally.lost += 1,
     }
 }
 

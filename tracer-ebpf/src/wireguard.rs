@@ -10,7 +10,7 @@ use crate::{
     read::PROBED,
     sent,
     skb::{Fields as _, SkBuff},
-    tally,
+    tally::{self, Fate},
 };
 
 /// `send4(wg, skb, …)`, `send6(wg, skb, …)`: encrypted data, or a handshake.
@@ -64,6 +64,7 @@ pub fn sent() {
     // SAFETY: likewise.
     let room = unsafe { &mut *room };
     tally::drop(&mut room.coarse, &mut frame.record, frame.kind_name);
+    tally::like(&frame.record, Fate::Lost, &mut room.number);
 }
 
 /// The device by the freed packet, which stands on it by then.

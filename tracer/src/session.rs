@@ -595,6 +595,7 @@ impl<'a> Session<'a> {
             lost: self.stream.lost(self.probes.missed())?,
             tallies: self.stream.tallies()?,
             passed: self.stream.passed()?,
+            likes: self.stream.likes()?,
             devices: self.stream.devices()?,
             frames: self.probes.has_frames(),
         };

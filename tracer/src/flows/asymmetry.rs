@@ -99,7 +99,7 @@ pub fn splits(outcomes: &[Outcome]) -> Vec<Asymmetry> {
 }
 
 /// How clean the split of so many packets is; `None` if it is none.
-fn cleanness(values: &[Asymmetry], all: u64) -> Option<u8> {
+pub fn cleanness(values: &[Asymmetry], all: u64) -> Option<u8> {
     let minority = |value: &Asymmetry| value.passed.min(value.dropped);
     let is_pure =
         |value: &Asymmetry| minority(value) * 100 <= (100 - CLEAN) * (value.passed + value.dropped);

@@ -662,7 +662,7 @@ impl Book {
                     *tally,
                     self.name(id, of_devices),
                     self.netns_label(key.netns),
-                    &self.counts.passed,
+                    &self.counts,
                     of_devices,
                 );
                 if let Some(device) = self.devices.get(&id) {

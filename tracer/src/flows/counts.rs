@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tracer_common::tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey};
+use tracer_common::tally::{
+    DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, Tally, TallyKey,
+};
 
 use crate::stream::Lost;
 
@@ -22,6 +24,8 @@ pub struct Counts {
     pub tallies: BTreeMap<TallyKey, Tally>,
     /// What passed.
     pub passed: BTreeMap<PassedKey, u64>,
+    /// What became of packets that are alike; empty where not all are in it.
+    pub likes: BTreeMap<LikeKey, LikeTally>,
     pub devices: BTreeMap<DeviceKey, DeviceTally>,
 }
 
@@ -33,6 +37,7 @@ impl Counts {
         }
         moved(&self.tallies, &mut newer.tallies);
         moved(&self.passed, &mut newer.passed);
+        moved(&self.likes, &mut newer.likes);
         moved(&self.devices, &mut newer.devices);
     }
 
@@ -57,12 +62,15 @@ impl Counts {
             lost,
             tallies,
             passed,
+            likes,
             devices,
         } = newer;
         (self.time_ns, self.frames, self.lost) = (*time_ns, *frames, *lost);
         let mut left_out = 0;
         take(&mut self.tallies, tallies, &mut left_out);
         take(&mut self.passed, passed, &mut left_out);
+        // Nothing is counted by these alone.
+        take(&mut self.likes, likes, &mut 0);
         take(&mut self.devices, devices, &mut left_out);
         left_out
     }
@@ -79,6 +87,13 @@ impl Counts {
         for (key, packets) in &mut counts.passed {
             let before = earlier.passed.get(key).copied().unwrap_or_default();
             *packets = packets.saturating_sub(before);
+        }
+        for (key, tally) in &mut counts.likes {
+            if let Some(before) = earlier.likes.get(key) {
+                tally.sent = tally.sent.saturating_sub(before.sent);
+                tally.dropped = tally.dropped.saturating_sub(before.dropped);
+                tally.lost = tally.lost.saturating_sub(before.lost);
+            }
         }
         for (key, tally) in &mut counts.devices {
             if let Some(before) = earlier.devices.get(key) {

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tracer_common::tally::{DeviceKey, DeviceTally, PassedKey, outcome};
+use tracer_common::tally::{DeviceKey, DeviceTally, LikeKey, LikeTally, outcome};
 
-use super::{Ledger, Row, asymmetry, asymmetry::Outcome};
+use super::{
+    Asymmetry, Counts, Ledger, Row, alike,
+    asymmetry::{self, Outcome},
+};
 
 /// Puts a ledger together from the device's counts and the rows about it. What
 /// netlink says of the device is not in it yet.
@@ -13,10 +16,11 @@ pub fn ledger(
     tally: DeviceTally,
     name: String,
     netns: Option<String>,
-    passed: &BTreeMap<PassedKey, u64>,
+    counts: &Counts,
     rows: &[Row],
 ) -> Ledger {
-    let mut outcomes: Vec<Outcome> = passed
+    let mut outcomes: Vec<Outcome> = counts
+        .passed
         .iter()
         .filter(|(passed, _)| passed.ifindex == key.ifindex && passed.netns == key.netns)
         .map(|(passed, packets)| Outcome {
@@ -56,6 +60,29 @@ pub fn ledger(
             _ => {}
         }
     }
+    let likes: Vec<(LikeKey, LikeTally)> = counts
+        .likes
+        .iter()
+        .filter(|(like, _)| (like.netns, like.ifindex) == (key.netns, key.ifindex))
+        .map(|(like, tally)| (*like, *tally))
+        .collect();
+    let unless_told = |told: Vec<Asymmetry>, fate: fn(&LikeTally) -> (u64, u64)| {
+        if told.is_empty() {
+            alike::splits(&likes, fate)
+        } else {
+            told
+        }
+    };
+    let asymmetry = unless_told(asymmetry::splits(&outcomes), |tally| {
+        (tally.sent, tally.dropped)
+    });
+    let asymmetry_after_sending = match known {
+        true => asymmetry::splits(&later),
+        false => Vec::new(),
+    };
+    let asymmetry_after_sending = unless_told(asymmetry_after_sending, |tally| {
+        (tally.sent.saturating_sub(tally.lost), tally.lost)
+    });
     Ledger {
         name,
         kind,
@@ -64,11 +91,8 @@ pub fn ledger(
         by_cause: by_cause.into_iter().collect(),
         lost_after_sending: lost_after_sending.into_iter().collect(),
         families: asymmetry::families(&outcomes),
-        asymmetry: asymmetry::splits(&outcomes),
-        asymmetry_after_sending: match known {
-            true => asymmetry::splits(&later),
-            false => Vec::new(),
-        },
+        asymmetry,
+        asymmetry_after_sending,
         counters: Vec::new(),
     }
 }
@@ -92,7 +116,7 @@ fn take_away(sent: &mut [Outcome], row: &Row) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::flow::ETH_P_IP;
+    use tracer_common::{flow::ETH_P_IP, tally::PassedKey};
 
     use super::*;
     use crate::judge::{self, tests::sit};
@@ -138,7 +162,11 @@ mod tests {
     fn of(sent: &[(u8, u64)], rows: &[Row]) -> Ledger {
         let sent = sent.iter().map(|(dst, packets)| (passed(*dst), *packets));
         let tally = DeviceTally::default();
-        ledger(KEY, tally, "t0".to_owned(), None, &sent.collect(), rows)
+        let counts = Counts {
+            passed: sent.collect(),
+            ..Counts::default()
+        };
+        ledger(KEY, tally, "t0".to_owned(), None, &counts, rows)
     }
 
     #[test]

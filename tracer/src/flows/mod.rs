@@ -1,6 +1,7 @@
 //! Joins records, exact counts and devices into what is shown: one row per
 //! inner flow and cause, one ledger per device.
 
+mod alike;
 mod asymmetry;
 mod book;
 mod counts;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tracer_common::{
     record::Record,
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey},
+    tally::{DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, Tally, TallyKey},
 };
 
 use super::{
@@ -62,6 +62,7 @@ mod kind {
     pub const END: u16 = 11;
     pub const ANSWER: u16 = 12;
     pub const PACKET: u16 = 13;
+    pub const LIKE: u16 = 14;
 }
 
 /// The first item: what is known at the start, and how the rest is to be read.
@@ -123,6 +124,7 @@ struct Layouts {
     record: Layout,
     tally: Layout,
     passed: Layout,
+    like: Layout,
     ledger: Layout,
 }
 
@@ -180,6 +182,7 @@ pub fn put_begin(start: &Start, scope: &Scope, out: &mut Vec<u8>) {
             record: plain::layout::<Record>(),
             tally: plain::layout::<(TallyKey, Tally)>(),
             passed: plain::layout::<(PassedKey, u64)>(),
+            like: plain::layout::<(LikeKey, LikeTally)>(),
             ledger: plain::layout::<(DeviceKey, DeviceTally)>(),
         },
     };
@@ -259,6 +262,7 @@ pub fn put(
                 lost,
                 tallies,
                 passed,
+                likes,
                 devices,
             } = counts;
             for (key, tally) in tallies {
@@ -267,6 +271,10 @@ pub fn put(
             }
             for (key, packets) in passed {
                 put_item(kind::PASSED, out, |out| (*key, *packets).put(out));
+                full(out)?;
+            }
+            for (key, tally) in likes {
+                put_item(kind::LIKE, out, |out| (*key, *tally).put(out));
                 full(out)?;
             }
             for (key, tally) in devices {
@@ -316,6 +324,7 @@ pub struct Decoder {
     record: Plan,
     tally: Plan,
     passed: Plan,
+    like: Plan,
     ledger: Plan,
     /// Counts of which it is not known yet when they were.
     counts: Counts,
@@ -333,6 +342,7 @@ impl Decoder {
             record: Plan::of::<Record>(&layouts.record).map_err(damaged)?,
             tally: Plan::of::<(TallyKey, Tally)>(&layouts.tally).map_err(damaged)?,
             passed: Plan::of::<(PassedKey, u64)>(&layouts.passed).map_err(damaged)?,
+            like: Plan::of::<(LikeKey, LikeTally)>(&layouts.like).map_err(damaged)?,
             ledger: Plan::of::<(DeviceKey, DeviceTally)>(&layouts.ledger).map_err(damaged)?,
             counts: Counts::default(),
         };
@@ -424,6 +434,12 @@ impl Decoder {
                 self.counts.passed.insert(key, packets);
                 return self.room();
             }
+            kind::LIKE => {
+                let (key, tally): (LikeKey, LikeTally) = counted(&self.like, content)?;
+                check([tally.sent, tally.dropped, tally.lost])?;
+                self.counts.likes.insert(key, tally);
+                return self.room();
+            }
             kind::LEDGER => {
                 let (key, tally): (DeviceKey, DeviceTally) = counted(&self.ledger, content)?;
                 let DeviceTally {
@@ -460,7 +476,8 @@ impl Decoder {
     /// Is there room for more counts?
     fn room(&self) -> Result<Option<Said>, Broken> {
         let counts = &self.counts;
-        let all = counts.tallies.len() + counts.passed.len() + counts.devices.len();
+        let all =
+            counts.tallies.len() + counts.passed.len() + counts.likes.len() + counts.devices.len();
         match all > MAX_COUNTS {
             true => Err(damaged("there are more counts than any tracer keeps")),
             false => Ok(None),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracer_common::{
     flow::Flow,
     record::{Process, Record, Route},
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey},
+    tally::{DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, Tally, TallyKey},
 };
 
 /// Most fields that a list of them may have.
@@ -277,6 +277,8 @@ plain! {
     }
     Tally { packets, bytes, last_ns }
     PassedKey { netns, ifindex, dst, ethertype, proto, reserved }
+    LikeKey { netns, ifindex, mark, uid, cpu, size, flags }
+    LikeTally { sent, dropped, lost }
     DeviceKey { netns, ifindex }
     DeviceTally { packets_in, sent, dropped, unexplained }
 }

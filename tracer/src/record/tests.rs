@@ -9,7 +9,8 @@ use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
     record::{self, Record, sender},
     tally::{
-        DeviceKey, DeviceTally, PassedKey, TX_DROPPED, Tally, TallyKey, freed_by, outcome, seen,
+        DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, TX_DROPPED, Tally, TallyKey,
+        freed_by, outcome, seen,
     },
 };
 
@@ -146,6 +147,20 @@ fn counts(time_ns: u64, tallies: &[(TallyKey, u64)], passed: u64) -> Event {
                 ..PassedKey::default()
             },
             passed,
+        )]),
+        likes: BTreeMap::from([(
+            LikeKey {
+                netns: 2,
+                ifindex: 7,
+                cpu: 1,
+                size: 2,
+                ..LikeKey::default()
+            },
+            LikeTally {
+                sent: passed,
+                dropped,
+                lost: 0,
+            },
         )]),
         devices: BTreeMap::from([(
             device,

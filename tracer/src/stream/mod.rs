@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracer_common::{
     record::{QUIET_NS, Record},
-    tally::{DeviceKey, DeviceTally, PassedKey, Tally, TallyKey, lost},
+    tally::{DeviceKey, DeviceTally, LikeKey, LikeTally, PassedKey, Tally, TallyKey, lost},
 };
 
 use crate::{event::Packet, probes::Missed};
@@ -41,6 +41,7 @@ pub struct Stream {
     tallies: PerCpuHashMap<MapData, TallyKey, Tally>,
     coarse: PerCpuHashMap<MapData, TallyKey, Tally>,
     passed: PerCpuHashMap<MapData, PassedKey, u64>,
+    likes: PerCpuHashMap<MapData, LikeKey, LikeTally>,
     devices: PerCpuHashMap<MapData, DeviceKey, DeviceTally>,
     lost: PerCpuArray<MapData, u64>,
     stacks: StackTraceMap<MapData>,
@@ -94,6 +95,7 @@ impl Stream {
             tallies: PerCpuHashMap::try_from(take("TALLIES")?)?,
             coarse: PerCpuHashMap::try_from(take("COARSE")?)?,
             passed: PerCpuHashMap::try_from(take("PASSED")?)?,
+            likes: PerCpuHashMap::try_from(take("LIKES")?)?,
             devices: PerCpuHashMap::try_from(take("DEVICES")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             stacks: StackTraceMap::try_from(take("STACKS")?)?,
@@ -190,6 +192,30 @@ impl Stream {
             .collect()
     }
 
+    /// What became of packets that are alike, each CPU's by itself. None where some
+    /// had no room: a part would tell what is not so.
+    pub fn likes(&self) -> Result<BTreeMap<LikeKey, LikeTally>> {
+        let mut all = BTreeMap::new();
+        if self.sum_of_lost(lost::LIKES)? > 0 {
+            return Ok(all);
+        }
+        for entry in self.likes.iter() {
+            let (key, per_cpu) = entry.context("cannot read the counts of what is alike")?;
+            for (cpu, tally) in (0..).zip(per_cpu.iter()) {
+                if *tally != LikeTally::default() {
+                    all.insert(LikeKey { cpu, ..key }, *tally);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn sum_of_lost(&self, index: u32) -> Result<u64> {
+        let per_cpu = self.lost.get(&index, 0);
+        let per_cpu = per_cpu.context("cannot read what was lost")?;
+        Ok(per_cpu.iter().sum())
+    }
+
     /// What went into each device's frames and what came of it.
     pub fn devices(&self) -> Result<BTreeMap<DeviceKey, DeviceTally>> {
         self.devices
@@ -211,14 +237,7 @@ impl Stream {
 
     /// What was lost so far; `missed` is the kernel's count.
     pub fn lost(&self, missed: Missed) -> Result<Lost> {
-        let sum = |index: u32| -> Result<u64> {
-            Ok(self
-                .lost
-                .get(&index, 0)
-                .context("cannot read what was lost")?
-                .iter()
-                .sum())
-        };
+        let sum = |index| self.sum_of_lost(index);
         Ok(Lost {
             ring: sum(lost::RING)? + self.unreadable,
             tally: sum(lost::TALLY)?,
