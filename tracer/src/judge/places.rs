@@ -36,8 +36,19 @@ const ON_THE_WAY: &[&str] = &[
     "ip6_pkt_discard",
     "ip6_protocol_deliver_rcu",
     "ip6_input",
+    // Extension headers: net/ipv6/exthdrs.c.
+    "ipv6_rthdr_rcv",
+    "ipv6_srh_rcv",
+    "ipv6_destopt_rcv",
+    "ip6_parse_tlv",
     // net/mpls/af_mpls.c.
     "mpls_forward",
+    // A bridge's port: net/bridge/br_input.c, br_vlan.c. What it floods to no other
+    // port is freed elsewhere (br_flood, br_forward).
+    "br_handle_frame",
+    "br_handle_frame_finish",
+    "br_allowed_ingress",
+    "__allowed_ingress",
     // Netfilter, IPsec.
     "nf_hook_slow",
     "xfrm_input",

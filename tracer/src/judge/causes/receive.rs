@@ -350,6 +350,28 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "bridge-port",
+        title: "the bridge does not take the packet from the tunnel device: its port's state, lock or VLANs",
+        condition: "the port is not in the state forwarding or learning, is locked, or does not have the packet's VLAN: br_handle_frame, br_handle_frame_finish (net/bridge/br_input.c), br_allowed_ingress (net/bridge/br_vlan.c)",
+        counters: "none; for VLANs those of ip -s link xstats type bridge, with vlan_stats_enabled",
+        told: "no",
+        remedy: "on the receiving host: bridge -d link show dev DEV (state, locked), bridge vlan show dev DEV",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("BRIDGE_INGRESS_STP_STATE") {
+                return Some(Proved);
+            }
+            (evidence.by_kfree()
+                && evidence.freed_in_any(&[
+                    "br_handle_frame",
+                    "br_handle_frame_finish",
+                    "br_allowed_ingress",
+                    "__allowed_ingress",
+                ]))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
         id: "reassembly-failed",
         title: "fragments could not be put together: others are missing, came too late or too many at a time",
         condition: "the queue of the fragments was given up: time is up (ipfrag_time), fragments overlap, too many packets of the source in between (ipfrag_max_dist), or no memory (ipfrag_high_thresh): inet_frag_rbtree_purge (net/ipv4/inet_fragment.c)",
