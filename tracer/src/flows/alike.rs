@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tracer_common::tally::{LikeKey, LikeTally, like};
 
-use super::asymmetry::{Asymmetry, cleanness};
+use super::asymmetry::{Asymmetry, cleanness, of_counts};
 
 /// On each side there have to be so many packets: with less, what they have in
 /// common is chance.
@@ -37,9 +37,9 @@ pub fn splits(
             counts.0 += passed;
             counts.1 += dropped;
         }
-        clean(attribute, least, counts.into_iter(), all)
+        clean(attribute, least, counts, all)
     };
-    let size = || clean("size", LEAST, sizes(&counted)?.into_iter(), all);
+    let size = || clean("size", LEAST, sizes(&counted)?, all);
     let fragments = || {
         by("fragmentation", LEAST, &|key| {
             let word = match key.flags & like::DONT_FRAGMENT {
@@ -71,18 +71,10 @@ pub fn splits(
 fn clean(
     attribute: &'static str,
     least: u64,
-    counts: impl Iterator<Item = (String, (u64, u64))>,
+    counts: impl IntoIterator<Item = (String, (u64, u64))>,
     all: u64,
 ) -> Option<Vec<Asymmetry>> {
-    let mut values: Vec<Asymmetry> = counts
-        .map(|(value, (passed, dropped))| Asymmetry {
-            attribute,
-            value,
-            passed,
-            dropped,
-            clean: 0,
-        })
-        .collect();
+    let mut values = of_counts(attribute, counts);
     let clean = cleanness(&values, all)?;
     if values
         .iter()

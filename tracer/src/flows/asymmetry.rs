@@ -49,6 +49,14 @@ fn by(
         *passed += outcome.passed;
         *dropped += outcome.dropped;
     }
+    of_counts(attribute, counts)
+}
+
+/// What passed and vanished of an attribute's values; how clean that is comes later.
+pub fn of_counts(
+    attribute: &'static str,
+    counts: impl IntoIterator<Item = (String, (u64, u64))>,
+) -> Vec<Asymmetry> {
     counts
         .into_iter()
         .map(|(value, (passed, dropped))| Asymmetry {

@@ -66,23 +66,28 @@ pub fn ledger(
         .filter(|(like, _)| (like.netns, like.ifindex) == (key.netns, key.ifindex))
         .map(|(like, tally)| (*like, *tally))
         .collect();
-    let unless_told = |told: Vec<Asymmetry>, fate: fn(&LikeTally) -> (u64, u64)| {
-        if told.is_empty() {
-            alike::splits(&likes, fate)
-        } else {
-            told
-        }
-    };
-    let asymmetry = unless_told(asymmetry::splits(&outcomes), |tally| {
+    // The programs count every end of a packet that was sent, and some of them only
+    // arrived: what they say stands only where all they counted has vanished.
+    let unless_told =
+        |told: Vec<Asymmetry>, vanished: &BTreeMap<_, u64>, fate: fn(&LikeTally) -> (u64, u64)| {
+            let counted: u64 = likes.iter().map(|(_, tally)| fate(tally).1).sum();
+            if told.is_empty() && counted == vanished.values().sum::<u64>() {
+                alike::splits(&likes, fate)
+            } else {
+                told
+            }
+        };
+    let asymmetry = unless_told(asymmetry::splits(&outcomes), &by_cause, |tally| {
         (tally.sent, tally.dropped)
     });
     let asymmetry_after_sending = match known {
         true => asymmetry::splits(&later),
         false => Vec::new(),
     };
-    let asymmetry_after_sending = unless_told(asymmetry_after_sending, |tally| {
-        (tally.sent.saturating_sub(tally.lost), tally.lost)
-    });
+    let asymmetry_after_sending =
+        unless_told(asymmetry_after_sending, &lost_after_sending, |tally| {
+            (tally.sent.saturating_sub(tally.lost), tally.lost)
+        });
     Ledger {
         name,
         kind,
@@ -167,6 +172,36 @@ mod tests {
             ..Counts::default()
         };
         ledger(KEY, tally, "t0".to_owned(), None, &counts, rows)
+    }
+
+    #[test]
+    fn what_only_arrived_separates_nothing() {
+        let like = |size, sent, lost| {
+            let key = LikeKey {
+                netns: KEY.netns,
+                ifindex: KEY.ifindex,
+                size,
+                ..LikeKey::default()
+            };
+            let tally = LikeTally {
+                sent,
+                dropped: 0,
+                lost,
+            };
+            (key, tally)
+        };
+        let counts = Counts {
+            likes: BTreeMap::from([like(1, 9, 0), like(20, 9, 9)]),
+            ..Counts::default()
+        };
+        let told = |rows: &[Row]| {
+            let tally = DeviceTally::default();
+            let ledger = ledger(KEY, tally, "t0".to_owned(), None, &counts, rows);
+            ledger.asymmetry_after_sending.len()
+        };
+        assert_eq!(told(&[lost(2, 9)]), 2);
+        // All of them, or some, were freed where they had arrived.
+        assert_eq!((told(&[]), told(&[lost(2, 5)])), (0, 0));
     }
 
     #[test]
