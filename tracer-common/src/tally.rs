@@ -298,9 +298,8 @@ pub mod lost {
     pub const RING: u32 = 0;
     pub const TALLY: u32 = 1;
     pub const FRAMES: u32 = 2;
-    /// Nothing yet: packets of which only `consume_skb` could have told that they
-    /// were dropped, and did not. If the kernel left runs of that program out,
-    /// they may have been.
+    /// A device counted drops that only `consume_skb` could have told of, and did
+    /// not. If the kernel left runs of that program out, those are lost.
     pub const UNCERTAIN: u32 = 3;
     /// Packets that had no room among those that are alike.
     pub const LIKES: u32 = 4;

@@ -47,6 +47,8 @@ pub struct Scratch {
     /// The packet's address as a number.
     pub number: u64,
     pub parsed: Parsed,
+    /// Is it the packet that was received last?
+    pub is_received: u64,
     /// Is the record that of a packet that a tunnel sent?
     pub is_sent: u64,
     /// Bits of `what`.
@@ -131,9 +133,13 @@ pub fn freed<const TYPED: bool>(
     {
         // SAFETY: a field of this CPU's or task's own context, beside the frames.
         in_frame(&free, frame, unsafe { &mut (*room).number });
-        return;
+    } else {
+        outside::<TYPED, true>(&free, context, true);
     }
-    outside::<TYPED, true>(&free, context, true);
+    // Whether or not it was of interest.
+    if context.receive.skb == free.skb.0 {
+        context.receive.forget();
+    }
 }
 
 /// What the packet's sender was told; an address is given to another packet
@@ -174,15 +180,7 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         by: freed_by::CONSUME_SKB,
         told: told(context, skb),
     };
-    // A driver that counts an error and consumes has dropped (WireGuard).
-    let mut dropped = false;
-    if context.receive.skb == skb.0 {
-        dropped = context.receive.moved(&mut []) != 0;
-        if !dropped {
-            context.receive.skb = 0;
-            context.receive.seen = 0;
-        }
-    }
+    let is_received = context.receive.skb == skb.0;
     let mut waited = false;
     let room = &raw mut context.room;
     if context.depth > 0 {
@@ -198,9 +196,18 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         // queue (WireGuard's staged packets).
         waited = frame::top(context).is_some_and(|top| top.kind & kind::CONSUMES_DROPS != 0);
     }
+    // A driver that counts an error and consumes has dropped (WireGuard).
+    let dropped = is_received
+        && context.receive.is_still(&skb)
+        && context.receive.moved(&mut []) != 0;
     if dropped || waited {
         // Those drivers have the packet out of its encapsulation by then.
         outside::<TYPED, false>(&free, context, dropped);
+    }
+    if dropped {
+        context.receive.forget();
+    } else if is_received {
+        context.receive.end();
     }
 }
 
@@ -359,14 +366,18 @@ fn examine<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
     scratch.outermost = Flow::default();
     let parsed = flow::walk(&scratch.header, ethertype, &mut scratch.outermost);
     let parsed = read::through(&mut scratch.parsed, parsed);
+    let is_received = receive::is(context, free.skb.0, skb);
+    let is_received = read::through(&mut scratch.is_received, is_received.into()) != 0;
     let is_sent = was_sent(skb, number, strays, parsed, scratch);
     if read::through(&mut scratch.is_sent, is_sent.into()) == 0 {
         // On its way it may be split into fragments, which go on.
-        if !strays || !stray::<TYPED, OF, WRAPPED>(free, skb, context, scratch, parsed) {
+        let tunnels = is_received && context.receive.seen & seen::TUNNEL_RECEIVE != 0;
+        if !strays || !stray::<OF, WRAPPED>(skb, scratch, parsed, tunnels) {
             return;
         }
     }
-    finish(free, skb, context, scratch);
+    let receive = is_received.then_some(&context.receive);
+    finish(free, skb, receive, scratch);
 }
 
 /// Is this a packet that a tunnel sent? Makes its record the scratch's.
@@ -435,14 +446,14 @@ fn is_networks(protocol: u16) -> bool {
 }
 
 /// A packet no frame of ours has sent: of interest if it is a tunnel's outer
-/// packet, if it stands on a tunnel device, or if everything is.
+/// packet, if it stands on a tunnel device, or if everything is. `received`: a
+/// tunnel's receive function had it.
 #[inline(always)]
-fn stray<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
-    free: &Free<TYPED>,
+fn stray<const OF: bool, const WRAPPED: bool>(
     skb: &impl Fields<OF>,
-    context: &mut Context,
     scratch: &mut Scratch,
     parsed: Parsed,
+    received: bool,
 ) -> bool {
     let all = config!(all_drops) != 0;
     let Some(dev) = skb.device() else {
@@ -468,10 +479,8 @@ fn stray<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
         && flow::is_tunnels(&scratch.outermost)
     {
         found |= what::BY_HEADER | what::TUNNELS;
-    } else if receive::of(context, free.skb)
-        .is_some_and(|receive| receive.seen & seen::TUNNEL_RECEIVE != 0)
-    {
-        // A tunnel's own receive function knows better (a port we do not).
+    } else if received {
+        // It knows better (a port we do not).
         found |= what::TUNNELS;
     }
     let found = read::through(&mut scratch.what, found);
@@ -548,7 +557,7 @@ fn stray<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
 fn finish<const TYPED: bool, const OF: bool>(
     free: &Free<TYPED>,
     skb: &impl Fields<OF>,
-    context: &mut Context,
+    receive: Option<&Receive>,
     scratch: &mut Scratch,
 ) {
     let record = &mut scratch.record;
@@ -565,14 +574,10 @@ fn finish<const TYPED: bool, const OF: bool>(
     if skb.for_other_host() {
         key.seen |= seen::OTHER_HOST;
     }
-    if let Some(receive) = receive::of(context, free.skb) {
-        // Of an earlier packet here, if nothing told of its end.
-        tally::lose(lost::UNCERTAIN);
-        if received(record, receive, skb) {
-            scratch.kind_name = 0;
-        }
-        receive.skb = 0;
-        receive.seen = 0;
+    if let Some(receive) = receive
+        && received(record, receive, skb)
+    {
+        scratch.kind_name = 0;
     }
     // SAFETY: the helper has no preconditions.
     record.time_ns = unsafe { bpf_ktime_get_ns() };
