@@ -34,8 +34,12 @@ pub struct Config {
     /// So many bytes of each packet whose record is sent are sent with it; 0:
     /// none. At most `record::SNAP_LEN`.
     pub snaplen: u32,
+    /// 1: a second program follows the first at some tracepoints, and does what the
+    /// kernel left out of it.
+    pub twice: u32,
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Config>() == 56);
+const _: () = assert!(size_of::<Config>() == 64);
 crate::pod!(Config);
 
 /// Indices of the array `SWITCHES`: known only after the programs are attached.

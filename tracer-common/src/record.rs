@@ -109,7 +109,10 @@ pub struct Record {
     /// Devices of the open frames, outermost first; this frame's device is the
     /// last of them.
     pub path: [DeviceKey; PATH_LEN],
-    pub path_len: u32,
+    pub path_len: u16,
+    /// 1: the first packet to its destination (`PassedKey`) that this device had
+    /// to send since tracing began.
+    pub first: u16,
     /// The number of its tunnel that the packet carries (GRE key, VNI), with
     /// `seen::NUMBERED`.
     pub number: u32,

@@ -210,8 +210,9 @@ pub struct Tally {
 }
 crate::pod!(Tally);
 
-/// Key of the packets that passed a device's frames. Coarser than that of a
-/// drop: a gateway passes more flows than could be kept.
+/// Key of the packets that passed a device's frames; of packets that were dropped
+/// there, too, with 0 packets. Coarser than that of a drop: a gateway passes more
+/// flows than could be kept.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PassedKey {
@@ -255,6 +256,8 @@ pub mod like {
     pub const DONT_FRAGMENT: u16 = 2;
     pub const IPV4: u16 = 4;
     pub const IPV6: u16 = 8;
+    /// The first packet to its destination ([`super::PassedKey`]).
+    pub const FIRST: u16 = 16;
     pub const UNIT: u32 = 64;
     pub const LARGEST: u32 = 64;
 }
@@ -303,5 +306,8 @@ pub mod lost {
     pub const UNCERTAIN: u32 = 3;
     /// Packets that had no room among those that are alike.
     pub const LIKES: u32 = 4;
-    pub const COUNT: u32 = 5;
+    /// Nothing: what the kernel left out of the first program at a tracepoint, and
+    /// the second one did.
+    pub const TAKEN: u32 = 5;
+    pub const COUNT: u32 = 6;
 }

@@ -29,7 +29,7 @@ use crate::{
     receive::Receive,
     sent,
     skb::{Fields, SkBuff},
-    tally::{self, DeviceEvent, Fate},
+    tally::{self, End, Fate},
 };
 
 /// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
@@ -133,8 +133,9 @@ pub fn enter() -> Option<&'static mut Context> {
     context()
 }
 
+/// Address of the running task.
 #[inline(always)]
-fn task() -> u64 {
+pub fn task() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { generated::bpf_get_current_task() }
 }
@@ -247,9 +248,6 @@ pub fn open<const TYPED: bool>(
     }
     filter::named(&device, frame);
     dev.transmit_counters(&mut room.stats, &mut frame.before);
-    if !filter::on() {
-        tally::at_device(device, DeviceEvent::In);
-    }
 }
 
 /// Writes down which packet it is, and whose.
@@ -286,8 +284,16 @@ fn enters<const TYPED: bool>(
 fn heal(context: &mut Context, now: u64) {
     let Some(top) = top(context) else { return };
     if now.wrapping_sub(top.opened_ns) > LONGEST_NS {
+        let key = &top.record.key;
+        let device = DeviceKey {
+            netns: key.netns,
+            ifindex: key.ifindex,
+        };
         context.depth = 0;
         tally::lose(lost::FRAMES);
+        if !filter::on() {
+            tally::at_device(device, End::Missed);
+        }
     }
 }
 
@@ -348,8 +354,8 @@ fn inherit(context: &mut Context, device: DeviceKey) {
             outer.origin
         };
     }
-    if record.path_len < PATH_LEN as u32 {
-        record.path[(record.path_len & (PATH_LEN as u32 - 1)) as usize] = device;
+    if record.path_len < PATH_LEN as u16 {
+        record.path[(record.path_len & (PATH_LEN as u16 - 1)) as usize] = device;
         record.path_len += 1;
     }
 }
@@ -579,7 +585,7 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
     }
     let end = if key.freed_by != freed_by::NONE {
         key.outcome = outcome::DROPPED;
-        DeviceEvent::Dropped
+        End::Dropped
     } else if handed || code == 0 {
         // Alive, or split into packets that are, and the driver content: it is
         // on its way. Where the hand-over itself was not seen, the packet is
@@ -589,9 +595,9 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
             remember(skb, frame);
         }
         filter::sent(frame);
-        DeviceEvent::Sent
+        End::Sent
     } else {
-        DeviceEvent::Unexplained
+        End::Unexplained
     };
     let record = &mut frame.record;
     if filter::on() {
@@ -599,11 +605,18 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
         if !filter::wants(record, unsafe { &mut (*room).tests }) {
             return;
         }
-        tally::at_device(device, DeviceEvent::In);
     }
     tally::at_device(device, end);
+    if end != End::Unexplained && tally::destination(&record.key, end == End::Sent) {
+        record.first = 1;
+        if end == End::Sent {
+            let skb = read::through(&mut frame.room, frame.skb);
+            sent::is_first(skb, &mut frame.room);
+        }
+    }
+    let record = &mut frame.record;
     match end {
-        DeviceEvent::Dropped => {
+        End::Dropped => {
             // SAFETY: the helper has no preconditions.
             record.time_ns = unsafe { bpf_ktime_get_ns() };
             // SAFETY: a field of this CPU's or task's own context.
@@ -611,12 +624,11 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
             tally::like(record, Fate::Dropped, &mut room.number);
             tally::drop(&mut room.coarse, record, frame.kind_name);
         }
-        DeviceEvent::Sent => {
-            tally::passed(&record.key);
+        End::Sent => {
             // SAFETY: likewise.
             tally::like(record, Fate::Sent, unsafe { &mut (*room).number });
         }
-        DeviceEvent::In | DeviceEvent::Unexplained => {}
+        End::Unexplained | End::Missed => {}
     }
     // Last: the verifier follows what comes after twice.
     if may_be_consumed(frame) {

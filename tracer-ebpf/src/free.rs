@@ -197,9 +197,9 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         waited = frame::top(context).is_some_and(|top| top.kind & kind::CONSUMES_DROPS != 0);
     }
     // A driver that counts an error and consumes has dropped (WireGuard).
-    let dropped = is_received
-        && context.receive.is_still(&skb)
-        && context.receive.moved(&mut []) != 0;
+    let dropped =
+        is_received && context.receive.is_still(&skb) && context.receive.moved(&mut []) != 0;
+    let dropped = read::through(&mut context.room.number, dropped.into()) != 0;
     if dropped || waited {
         // Those drivers have the packet out of its encapsulation by then.
         outside::<TYPED, false>(&free, context, dropped);

@@ -21,6 +21,8 @@ pub static CONFIG: Config = Config {
     all_records: 0,
     typed_task: 0,
     snaplen: 0,
+    twice: 0,
+    reserved: 0,
 };
 
 #[unsafe(no_mangle)]

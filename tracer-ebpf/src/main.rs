@@ -10,6 +10,7 @@
     reason = "a map key passed by value is copied to the 512 bytes of stack"
 )]
 
+mod again;
 mod device;
 mod filter;
 mod flow;
@@ -42,6 +43,7 @@ use tracer_common::{
 };
 
 use crate::{
+    again::Event,
     device::NetDevice,
     globals::{config, offset},
     read::{PROBED, TYPED},
@@ -52,6 +54,20 @@ use crate::{
 
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 pub fn frame_start_btf(ctx: BtfTracePointContext) -> i32 {
+    again::ran(Event::FrameStart, ctx.arg(0));
+    frame_start(&ctx)
+}
+
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn frame_start_btf_again(ctx: BtfTracePointContext) -> i32 {
+    if again::was_left_out(Event::FrameStart, ctx.arg(0)) {
+        frame_start(&ctx);
+    }
+    0
+}
+
+#[inline(always)]
+fn frame_start(ctx: &BtfTracePointContext) -> i32 {
     frame::open(
         ctx.as_ptr(),
         SkBuff::<TYPED>(ctx.arg(0)),
@@ -74,7 +90,17 @@ pub fn frame_start_raw(ctx: RawTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "net_dev_xmit")]
 pub fn frame_end_btf(ctx: BtfTracePointContext) -> i32 {
+    // The packet may be gone by now, and its address another's.
+    again::ran(Event::FrameEnd, frame::task());
     frame::close_device(NetDevice::<TYPED>(ctx.arg(2)), ctx.arg(1));
+    0
+}
+
+#[btf_tracepoint(function = "net_dev_xmit")]
+pub fn frame_end_btf_again(ctx: BtfTracePointContext) -> i32 {
+    if again::was_left_out(Event::FrameEnd, frame::task()) {
+        frame::close_device(NetDevice::<TYPED>(ctx.arg(2)), ctx.arg(1));
+    }
     0
 }
 
@@ -157,6 +183,20 @@ pub fn ip6_local_out_kprobe(ctx: ProbeContext) -> u32 {
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
+    again::ran(Event::Freed, ctx.arg(0));
+    kfree_skb(&ctx)
+}
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kfree_skb_btf_again(ctx: BtfTracePointContext) -> i32 {
+    if again::was_left_out(Event::Freed, ctx.arg(0)) {
+        kfree_skb(&ctx);
+    }
+    0
+}
+
+#[inline(always)]
+fn kfree_skb(ctx: &BtfTracePointContext) -> i32 {
     // The verifier refuses to read an argument that the tracepoint does not
     // have; the count is a constant to it, so the branch is cut away.
     let reason = if config!(kfree_skb_args) >= 3 {

@@ -107,5 +107,9 @@ pub static EMPTY: PerCpuArray<Context> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static PERCPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// What a second program needs not do, see `again`; the user side sizes it.
+#[map]
+pub static RAN: HashMap<[u64; 2], u32> = HashMap::with_max_entries(1, 0);
+
 #[map]
 pub static STACKS: StackTrace = StackTrace::with_max_entries(4096, 0);

@@ -95,6 +95,17 @@ fn volatile(to: &mut u64, value: u64) {
     unsafe { core::ptr::write_volatile(to, value) };
 }
 
+/// The packet at this address, a plain number, is the first to its destination.
+/// `room` is for `read::through`.
+#[inline(always)]
+pub fn is_first(skb: u64, room: &mut u64) {
+    if let Some((sent, _)) = find(skb, room) {
+        let first = (&raw const sent.record.first).cast_mut();
+        // SAFETY: a field of a live element of the map.
+        unsafe { core::ptr::write_volatile(first, 1) };
+    }
+}
+
 /// Copies what was noted of the packet at this address, a plain number, and the
 /// address of the name of its device's kind. Another CPU may give the place to
 /// another packet meanwhile: then, as if there were nothing, it gives false.

@@ -40,17 +40,19 @@ pub fn lose(what: u32) {
     }
 }
 
-#[derive(Clone, Copy)]
-pub enum DeviceEvent {
-    In,
+/// What became of a packet in a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
     Sent,
     Dropped,
     Unexplained,
+    /// The frame's end was missed.
+    Missed,
 }
 
-/// Counts for a device.
+/// Counts a packet that a device had to send, and its end.
 #[inline(always)]
-pub fn at_device(key: DeviceKey, event: DeviceEvent) {
+pub fn at_device(key: DeviceKey, end: End) {
     let mut known = DEVICES.get_ptr_mut(&key);
     if known.is_none() {
         let _ = DEVICES.insert(&key, &DeviceTally::default(), BPF_NOEXIST);
@@ -62,11 +64,12 @@ pub fn at_device(key: DeviceKey, event: DeviceEvent) {
     };
     // SAFETY: this CPU's own element.
     let tally = unsafe { &mut *tally };
-    match event {
-        DeviceEvent::In => tally.packets_in += 1,
-        DeviceEvent::Sent => tally.sent += 1,
-        DeviceEvent::Dropped => tally.dropped += 1,
-        DeviceEvent::Unexplained => tally.unexplained += 1,
+    tally.packets_in += 1;
+    match end {
+        End::Sent => tally.sent += 1,
+        End::Dropped => tally.dropped += 1,
+        End::Unexplained => tally.unexplained += 1,
+        End::Missed => {}
     }
 }
 
@@ -90,6 +93,9 @@ pub fn like(record: &Record, fate: Fate, room: &mut u64) {
     }
     if tallied.seen & seen::DONT_FRAGMENT != 0 {
         flags |= like::DONT_FRAGMENT;
+    }
+    if record.first != 0 {
+        flags |= like::FIRST;
     }
     // Of a sender that is not known it is 0.
     let uid = record.process.uid;
@@ -126,10 +132,11 @@ pub fn like(record: &Record, fate: Fate, room: &mut u64) {
     }
 }
 
-/// Counts a packet that passed a frame.
+/// Counts a packet that came to the end of its frame, if it `passed`. Is it the
+/// first to its destination?
 #[inline(always)]
-pub fn passed(key: &TallyKey) {
-    let mut passed = PassedKey {
+pub fn destination(key: &TallyKey, passed: bool) -> bool {
+    let mut destination = PassedKey {
         netns: key.netns,
         ifindex: key.ifindex,
         dst: key.flow.dst,
@@ -137,12 +144,23 @@ pub fn passed(key: &TallyKey) {
         proto: key.flow.proto,
         reserved: 0,
     };
-    if !one_more(&passed) {
-        passed.dst = [0; 16];
-        if !one_more(&passed) {
+    let packets = u64::from(passed);
+    if let Some(count) = PASSED.get_ptr_mut(&destination) {
+        // SAFETY: this CPU's own element.
+        unsafe { *count += packets };
+        return false;
+    }
+    if PASSED.insert(&destination, &packets, BPF_NOEXIST).is_ok() {
+        return true;
+    }
+    // Another CPU was faster, or there is no room.
+    if passed && !one_more(&destination) {
+        destination.dst = [0; 16];
+        if !one_more(&destination) {
             lose(lost::TALLY);
         }
     }
+    false
 }
 
 #[inline(always)]

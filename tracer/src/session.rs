@@ -37,7 +37,7 @@ use crate::{
     record::{Limits, Output, Recorder, Scope},
     routing::Inquiry,
     story::{Manner, Story},
-    stream::Stream,
+    stream::{Lost, Stream},
     terminal::{self, Screen},
     view::{about::About, table},
 };
@@ -592,7 +592,7 @@ impl<'a> Session<'a> {
         let mut counts = Counts {
             // Before them: a record of that time may be of one they do not have.
             time_ns: monotonic(),
-            lost: self.stream.lost(self.probes.missed())?,
+            lost: Lost::default(),
             tallies: self.stream.tallies()?,
             passed: self.stream.passed()?,
             likes: self.stream.likes()?,
@@ -602,7 +602,10 @@ impl<'a> Session<'a> {
         // After the counts: what is told once, when it was counted, is told with
         // its details.
         self.take()?;
-        self.story.book().counts().only_news(&mut counts);
+        let book = self.story.book();
+        let vanished = counts.tallies.keys().any(|key| book.is_drop(key));
+        counts.lost = self.stream.lost(self.probes.missed(), vanished)?;
+        book.counts().only_news(&mut counts);
         let frees = counts.tallies.keys().map(|key| key.location);
         self.name_places(frees, [].into_iter())?;
         self.answers(SOON)?;

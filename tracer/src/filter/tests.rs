@@ -489,7 +489,7 @@ fn record() -> impl Strategy<Value = Record> {
                 record.outer = outer;
                 record.process = process;
                 record.mark = mark;
-                record.path_len = path.len() as u32;
+                record.path_len = path.len() as u16;
                 for (to, index) in record.path.iter_mut().zip(path) {
                     *to = device(index).0;
                 }

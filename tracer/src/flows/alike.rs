@@ -1,5 +1,6 @@
 //! Which packets of a device vanish, where it is not their flow that decides:
-//! size, whether they may be fragmented, mark, sender, CPU.
+//! size, whether they may be fragmented, mark, sender, whether they are the first
+//! to their destination, CPU.
 
 use std::collections::BTreeMap;
 
@@ -58,11 +59,20 @@ pub fn splits(
             })
         })
     };
+    let order = || {
+        by("order", LEAST, &|key| {
+            Some(match key.flags & like::FIRST {
+                0 => "later to their destination".to_owned(),
+                _ => "first to their destination".to_owned(),
+            })
+        })
+    };
     let cpu = || by("cpu", LEAST_OF_CPUS, &|key| Some(key.cpu.to_string()));
     size()
         .or_else(fragments)
         .or_else(mark)
         .or_else(uid)
+        .or_else(order)
         .or_else(cpu)
         .unwrap_or_default()
 }
@@ -181,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn mark_sender_fragmentation_and_cpu() {
+    fn mark_sender_fragmentation_order_and_cpu() {
         let split = |change: fn(&mut LikeKey), packets| {
             told(&[of(1, |_| {}, packets, 0), of(1, change, 0, packets)])
         };
@@ -198,6 +208,13 @@ mod tests {
             [
                 "fragmentation may be fragmented: 9 0",
                 "fragmentation may not be fragmented: 0 9"
+            ]
+        );
+        assert_eq!(
+            split(|key| key.flags |= like::FIRST, 9),
+            [
+                "order first to their destination: 0 9",
+                "order later to their destination: 9 0"
             ]
         );
         assert!(split(|key| key.cpu = 1, 9).is_empty(), "chance");

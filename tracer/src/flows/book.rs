@@ -452,14 +452,17 @@ impl Book {
         (evidence, stack)
     }
 
+    /// Did the packets of this count vanish, by all that is known?
+    pub fn is_drop(&self, key: &TallyKey) -> bool {
+        judge::is_drop_anywhere(key.outcome) || judge::is_drop(&self.evidence(*key).0)
+    }
+
     /// How many packets of a count vanished and are asked for.
     pub fn vanished(&self, key: &TallyKey) -> u64 {
         let Some(tally) = self.counts.tallies.get(key) else {
             return 0;
         };
-        let is_drop =
-            judge::is_drop_anywhere(key.outcome) || judge::is_drop(&self.evidence(*key).0);
-        match is_drop {
+        match self.is_drop(key) {
             true => self.share(key, tally.packets).packets,
             false => 0,
         }

@@ -85,9 +85,31 @@ pub fn has_modules() -> bool {
     Path::new("/proc/modules").exists()
 }
 
-/// Is this kernel PREEMPT_RT, where bottom halves can be preempted?
+/// Is this kernel PREEMPT_RT, where bottom halves can be preempted? The version
+/// says so (`UTS_VERSION`, scripts/mkcompile_h); the file came with the patches of
+/// the time before PREEMPT_RT was part of the kernel.
 pub fn is_realtime() -> bool {
-    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+    let version = rustix::system::uname()
+        .version()
+        .to_string_lossy()
+        .into_owned();
+    says_realtime(&version)
+        || fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
+fn says_realtime(version: &str) -> bool {
+    version.split_whitespace().any(|word| word == "PREEMPT_RT")
+}
+
+/// Can a task be preempted in a program at a tracepoint? Since 7.0 ("tracing: Guard
+/// __DECLARE_TRACE() use of __DO_TRACE_CALL() with SRCU-fast").
+pub fn preempts_tracepoints() -> bool {
+    let (release, _) = release();
+    let major = release
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok());
+    major.is_some_and(|major: u32| major >= 7)
 }
 
 /// The lockdown mode, when it is one that keeps kernel memory from us.
@@ -144,6 +166,16 @@ pub fn check() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_that_say_they_are_realtime() {
+        assert!(says_realtime(
+            "#1 SMP PREEMPT_RT Debian 7.3.4-1~bpo13+1 (2026-11-15)"
+        ));
+        assert!(!says_realtime(
+            "#1 SMP PREEMPT_DYNAMIC Debian 6.12.118-1 (2026-11-20)"
+        ));
+    }
 
     #[test]
     fn options_that_are_set() {

@@ -40,6 +40,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// Most tasks that transmit at a time on a PREEMPT_RT kernel.
 const MAX_TASKS: u32 = 1024;
+/// Most events between a first and a second program at a time, and those whose
+/// second was left out.
+const MAX_RAN: u32 = 8192;
+/// What a second program is called, behind the name of the first.
+const AGAIN: &str = "_again";
 /// Most packets on their way whose outer header a filter can ask for.
 const MAX_OUTERS: u32 = 16384;
 /// Bytes of the ring buffer, where every drop's details are asked for: a tenth of
@@ -95,14 +100,14 @@ struct Held {
 struct Links {
     kprobes: Vec<Link>,
     /// aya's, which have no type in common.
-    _others: Vec<Box<dyn Any>>,
+    others: Vec<Box<dyn Any>>,
 }
 
 impl Links {
     fn of(link: impl Any) -> Self {
         Self {
             kprobes: Vec::new(),
-            _others: vec![Box::new(link)],
+            others: vec![Box::new(link)],
         }
     }
 }
@@ -110,10 +115,13 @@ impl Links {
 /// Runs of programs that the kernel left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Missed {
+    /// Of those that count: frees, and the two ends of frames.
+    pub counts: u64,
     /// Of those at `consume_skb`, which decide what became of few packets
     /// (`tracer_common::tally::lost::UNCERTAIN`).
     pub consume: u64,
-    pub others: u64,
+    /// Of those that only tell why something vanished.
+    pub evidence: u64,
 }
 
 /// The probes of one function.
@@ -146,6 +154,8 @@ impl Probes {
         config.stack_size = 16 << 10;
         let realtime = host::is_realtime();
         config.realtime = realtime.into();
+        let twice = realtime && host::preempts_tracepoints();
+        config.twice = twice.into();
 
         let died = |_| anyhow!("reading the kernel's BTF failed");
         let mut loader = prepared.loader.join().map_err(died)?;
@@ -156,6 +166,7 @@ impl Probes {
         }
         let ebpf = loader
             .map_max_entries("TASKS", only_if(realtime, MAX_TASKS))
+            .map_max_entries("RAN", only_if(twice, MAX_RAN))
             .map_max_entries(
                 "OUTERS",
                 only_if(filter.needs & needs::OUTER != 0, MAX_OUTERS),
@@ -204,6 +215,9 @@ impl Probes {
         let first_tunnel = first_tunnel.then_some(&FIRST_TUNNEL);
         let first = first.chain(first_tunnel).collect();
         probes.refused = load::ahead(&mut probes.ebpf, first, &aya_btf);
+        if twice {
+            probes.load_seconds(&aya_btf)?;
+        }
         for point in points() {
             probes.point(point, btf, &aya_btf);
         }
@@ -224,6 +238,18 @@ impl Probes {
         probes.follow_modules(&symbols);
         probes.switch(switch::READY, 1)?;
         Ok((probes, symbols))
+    }
+
+    /// Loads the programs that follow another at its tracepoint.
+    fn load_seconds(&mut self, aya_btf: &AyaBtf) -> Result<()> {
+        for way in POINTS.iter().flat_map(|point| point.ways) {
+            let second = format!("{}{AGAIN}", way.program());
+            if let Some(program) = self.ebpf.program_mut(&second) {
+                load::load(program, way, aya_btf)
+                    .with_context(|| format!("cannot load {second}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Is this point attached?
@@ -271,13 +297,29 @@ impl Probes {
             if missed != 0 {
                 debug!("the kernel left {missed} runs of {name} out");
             }
-            if name.starts_with(CONSUME) {
+            if name.ends_with(AGAIN) {
+                // What it was left out of, the first one did.
+            } else if name.starts_with(CONSUME) {
                 all.consume += missed;
+            } else if self.counts(name) {
+                all.counts += missed;
             } else {
-                all.others += missed;
+                all.evidence += missed;
             }
         }
         all
+    }
+
+    /// Is anything counted by this program, rather than told of what is?
+    fn counts(&self, program: &str) -> bool {
+        let is_drivers = program.starts_with("driver_xmit");
+        let counting = POINTS
+            .iter()
+            .filter(|point| [FREE, FRAME_START, FRAME_END].contains(&point.name));
+        (is_drivers && !self.is_bracketed())
+            || counting
+                .flat_map(|point| point.ways)
+                .any(|way| way.program() == program)
     }
 
     /// Was this point or way to be left out?
@@ -416,7 +458,7 @@ impl Probes {
                 let program = self.ebpf.program_mut(way.program());
                 let program = program
                     .ok_or_else(|| anyhow!("the object has no program {}", way.program()))?;
-                match program {
+                let links = match program {
                     Program::BtfTracePoint(program) => program
                         .attach()
                         .and_then(|link| program.take_link(link))
@@ -434,8 +476,17 @@ impl Probes {
                         .and_then(|link| program.take_link(link))
                         .map(Links::of),
                     _ => bail!("{} is a program of another type", way.program()),
+                };
+                let mut links = links.map_err(brief)?;
+                // Behind it, where the kernel wants it.
+                let second = self.ebpf.program_mut(&format!("{}{AGAIN}", way.program()));
+                if let Some(Program::BtfTracePoint(second)) = second
+                    && second.fd().is_ok()
+                {
+                    let link = second.attach().and_then(|link| second.take_link(link));
+                    links.others.push(Box::new(link.map_err(brief)?));
                 }
-                .map_err(brief)
+                Ok(links)
             }
             Way::Kprobe { program, function } => {
                 let kprobes = vec![self.kprobe(program, &Target::Name(function))?];

@@ -268,7 +268,7 @@ plain! {
     Record {
         version, size, cpu, time_ns, key, dev, kind, mtu, length, mark, outer_length, outer,
         origin, freed_dev, freed_ifindex, freed_netns, route, process, counters, stack, path,
-        path_len, number,
+        path_len, first, number,
     }
     TallyKey {
         flow, location, ifindex, netns, sender_ifindex, sender_netns, seen, reason, outer_dport,

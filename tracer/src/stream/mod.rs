@@ -183,13 +183,17 @@ impl Stream {
 
     /// How many packets passed, by device and destination.
     pub fn passed(&self) -> Result<BTreeMap<PassedKey, u64>> {
-        self.passed
+        let mut all: BTreeMap<_, u64> = self
+            .passed
             .iter()
             .map(|entry| {
                 let (key, per_cpu) = entry.context("cannot read the counts of what passed")?;
                 Ok((key, per_cpu.iter().sum()))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        // Destinations none of whose packets passed.
+        all.retain(|_, packets| *packets > 0);
+        Ok(all)
     }
 
     /// What became of packets that are alike, each CPU's by itself. None where some
@@ -235,17 +239,22 @@ impl Stream {
             .collect()
     }
 
-    /// What was lost so far; `missed` is the kernel's count.
-    pub fn lost(&self, missed: Missed) -> Result<Lost> {
+    /// What was lost so far; `missed` is the kernel's count. `vanished`: has
+    /// anything, that evidence could be missing of?
+    pub fn lost(&self, missed: Missed, vanished: bool) -> Result<Lost> {
         let sum = |index| self.sum_of_lost(index);
+        let mut runs = missed.counts.saturating_sub(sum(lost::TAKEN)?);
+        if sum(lost::UNCERTAIN)? > 0 {
+            runs += missed.consume;
+        }
+        if vanished {
+            runs += missed.evidence;
+        }
         Ok(Lost {
             ring: sum(lost::RING)? + self.unreadable,
             tally: sum(lost::TALLY)?,
             frames: sum(lost::FRAMES)?,
-            missed: match sum(lost::UNCERTAIN)? {
-                0 => missed.others,
-                _ => missed.others + missed.consume,
-            },
+            missed: runs,
         })
     }
 

@@ -289,11 +289,15 @@ fn receivers(row: &Row) -> String {
             format!("{} takes {number}{from}{to}", device.display_name())
         })
         .collect();
-    let packet = endpoints(&record.outer);
+    // Its header may be gone by the time the packet is freed.
+    let packet = match record.outer.ethertype {
+        0 => String::new(),
+        _ => format!(" ({})", endpoints(&record.outer)),
+    };
     if wanted.is_empty() {
-        format!(" ({packet})")
+        packet
     } else {
-        format!(" ({packet}); {}", wanted.join(", "))
+        format!("{packet}; {}", wanted.join(", "))
     }
 }
 
@@ -395,14 +399,14 @@ pub fn verdict(row: &Row) -> String {
         ),
         "packet-too-big" => format!("{}{}", row.cause.title, inner_size(row)),
         "no-listener" => match &evidence.record {
-            Some(record) => format!(
+            Some(record) if record.outer.ethertype != 0 => format!(
                 "the outer packet arrived at UDP {}, where nobody listens",
                 endpoints(&record.outer)
                     .split(" > ")
                     .nth(1)
                     .unwrap_or_default()
             ),
-            None => row.cause.title.to_owned(),
+            _ => row.cause.title.to_owned(),
         },
         _ => {
             let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));

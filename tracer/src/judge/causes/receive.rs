@@ -226,6 +226,33 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "fdb-entry-static",
+        title: "the receiving vxlan device has the inner frame's source MAC address as a fixed entry with another remote",
+        condition: "an entry of the forwarding database that is permanent or static, in vxlan_snoop (drivers/net/vxlan/vxlan_core.c)",
+        counters: "none",
+        told: "no",
+        remedy: "correct or remove the entry on the receiving host (bridge fdb show dev DEV); it names the remote that the address may come from",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("VXLAN_ENTRY_EXISTS") {
+                return Some(Proved);
+            }
+            // Before the reasons had names (6.12): what vxlan_rcv drops without
+            // counting it, once the frame is out of its encapsulation, and is not
+            // the device's own address.
+            (evidence.named_reason().is_none()
+                && evidence.by_kfree()
+                && evidence.freed_in("vxlan_rcv")
+                && evidence.freed_on_kind("vxlan")
+                && !evidence.saw(seen::OWN_MAC)
+                && !evidence.saw(seen::CONGESTED)
+                && ![RX_FRAME_ERRORS, RX_LENGTH_ERRORS, RX_ERRORS, RX_DROPPED]
+                    .iter()
+                    .any(|counter| evidence.moved(*counter)))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
         id: "cookie-mismatch",
         title: "L2TP did not accept the packet: another cookie than the session's, or out of sequence",
         condition: "the peer cookie differs (rx_cookie_discards), or the sequence number does, in l2tp_recv_common (net/l2tp/l2tp_core.c)",
