@@ -44,3 +44,29 @@ pub struct Flow {
 }
 const _: () = assert!(size_of::<Flow>() == 40);
 crate::pod!(Flow);
+
+/// Ports from here on are chosen by the sender's kernel, unless it is told otherwise
+/// (net.ipv4.ip_local_port_range).
+const EPHEMERAL: u16 = 32768;
+/// Below, ports are services' (RFC 6335, system ports).
+const SYSTEM_PORTS: u16 = 1024;
+
+impl Flow {
+    /// The port that says what a flow is for, 0: none does, or it cannot be told
+    /// which of the two.
+    #[inline(always)]
+    pub fn service(&self) -> u16 {
+        let (low, high) = if self.sport < self.dport {
+            (self.sport, self.dport)
+        } else {
+            (self.dport, self.sport)
+        };
+        if low == 0 && high < EPHEMERAL {
+            high
+        } else if low < SYSTEM_PORTS || (low < EPHEMERAL && high >= EPHEMERAL) {
+            low
+        } else {
+            0
+        }
+    }
+}

@@ -122,6 +122,7 @@ offsets! {
     ip_tunnel_dev = "ip_tunnel"."dev";
     ip6_tnl_dev = "ip6_tnl"."dev";
 
+    sk_net = "sock"."__sk_common.skc_net.net";
     sk_state = "sock"."__sk_common.skc_state";
     sk_uid = "sock"."sk_uid";
     sk_socket = "sock"."sk_socket";

@@ -218,13 +218,18 @@ crate::pod!(Tally);
 pub struct PassedKey {
     pub netns: u32,
     pub ifindex: u32,
-    /// Inner destination; all zero where there was no room for each.
+    /// Inner destination; all zero, as the port and the ICMP type, where there was
+    /// no room for each.
     pub dst: [u8; 16],
     pub ethertype: u16,
     pub proto: u8,
-    pub reserved: u8,
+    /// ICMP or ICMPv6 type, where `proto` is one of them.
+    pub icmp_type: u8,
+    /// [`Flow::service`].
+    pub port: u16,
+    pub reserved: u16,
 }
-const _: () = assert!(size_of::<PassedKey>() == 28);
+const _: () = assert!(size_of::<PassedKey>() == 32);
 crate::pod!(PassedKey);
 
 /// What a packet of a device is like, whatever its flow: key of the counts that

@@ -607,7 +607,9 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
         }
     }
     tally::at_device(device, end);
-    if end != End::Unexplained && tally::destination(&record.key, end == End::Sent) {
+    // SAFETY: a field of this CPU's or task's own context.
+    let number = unsafe { &mut (*room).number };
+    if end != End::Unexplained && tally::destination(&record.key, end == End::Sent, number) {
         record.first = 1;
         if end == End::Sent {
             let skb = read::through(&mut frame.room, frame.skb);

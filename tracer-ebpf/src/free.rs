@@ -22,6 +22,7 @@ use crate::{
     frame::{self, Context, DEPTH, Frame},
     globals::config,
     maps::STACKS,
+    process,
     read::{self, PROBED},
     receive::{self, Receive},
     sent,
@@ -372,7 +373,7 @@ fn examine<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
     if read::through(&mut scratch.is_sent, is_sent.into()) == 0 {
         // On its way it may be split into fragments, which go on.
         let tunnels = is_received && context.receive.seen & seen::TUNNEL_RECEIVE != 0;
-        if !strays || !stray::<OF, WRAPPED>(skb, scratch, parsed, tunnels) {
+        if !strays || !stray::<OF, WRAPPED>(free.ctx, skb, scratch, parsed, tunnels) {
             return;
         }
     }
@@ -450,6 +451,7 @@ fn is_networks(protocol: u16) -> bool {
 /// tunnel's receive function had it.
 #[inline(always)]
 fn stray<const OF: bool, const WRAPPED: bool>(
+    ctx: *mut c_void,
     skb: &impl Fields<OF>,
     scratch: &mut Scratch,
     parsed: Parsed,
@@ -502,8 +504,21 @@ fn stray<const OF: bool, const WRAPPED: bool>(
                 record.key.seen |= seen::DECAPSULATED;
             }
         }
-    } else if config!(netns) != 0 || config!(dev)[0] != 0 {
-        return false;
+    } else {
+        // What a socket sends has none before the routing has given it one.
+        record.key.netns = skb.sock_netns();
+        let netns = config!(netns);
+        if config!(dev)[0] != 0 || (netns != 0 && netns != record.key.netns) {
+            return false;
+        }
+    }
+    if all {
+        process::of::<OF>(
+            ctx,
+            skb.sock(),
+            &mut scratch.room.number,
+            &mut record.process,
+        );
     }
     record.version = ABI_VERSION;
     record.size = size_of::<Record>() as u16;

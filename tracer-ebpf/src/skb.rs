@@ -110,6 +110,20 @@ pub trait Fields<const TYPED: bool> {
         self.field(offset!(skb_sk)).unwrap_or(0)
     }
 
+    /// Inode of the network namespace of its socket, 0 if it has none.
+    #[inline(always)]
+    fn sock_netns(&self) -> u32 {
+        let sock = self.sock();
+        if sock == 0 {
+            return 0;
+        }
+        match read::field::<TYPED, u64>(sock, offset!(sk_net)) {
+            // The verifier may want to see that it is one.
+            Some(net) if net != 0 => read::field::<TYPED, u32>(net, offset!(net_inum)).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// Address of the network header.
     #[inline(always)]
     fn network_header(&self) -> Option<u64> {

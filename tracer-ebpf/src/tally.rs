@@ -133,15 +133,18 @@ pub fn like(record: &Record, fate: Fate, room: &mut u64) {
 }
 
 /// Counts a packet that came to the end of its frame, if it `passed`. Is it the
-/// first to its destination?
+/// first to its destination? `room` is for `read::through`.
 #[inline(always)]
-pub fn destination(key: &TallyKey, passed: bool) -> bool {
+pub fn destination(key: &TallyKey, passed: bool, room: &mut u64) -> bool {
+    let port = read::through(room, key.flow.service().into()) as u16;
     let mut destination = PassedKey {
         netns: key.netns,
         ifindex: key.ifindex,
         dst: key.flow.dst,
         ethertype: key.flow.ethertype,
         proto: key.flow.proto,
+        icmp_type: key.flow.icmp_type,
+        port,
         reserved: 0,
     };
     let packets = u64::from(passed);
@@ -156,6 +159,8 @@ pub fn destination(key: &TallyKey, passed: bool) -> bool {
     // Another CPU was faster, or there is no room.
     if passed && !one_more(&destination) {
         destination.dst = [0; 16];
+        destination.icmp_type = 0;
+        destination.port = 0;
         if !one_more(&destination) {
             lose(lost::TALLY);
         }

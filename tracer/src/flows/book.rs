@@ -61,6 +61,8 @@ struct Seen {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Watched {
+    /// The queue of devices without carrier.
+    pub noop_queue: bool,
     /// Look-ups of routes.
     pub routes: bool,
     /// The answers of single routing tables, of IPv4 and of IPv6.
@@ -437,6 +439,7 @@ impl Book {
             freed_device: seen.and_then(|seen| seen.freed_device.clone()),
             kind,
             receivers: seen.map(|seen| seen.receivers.clone()).unwrap_or_default(),
+            noop_watched: self.watched.noop_queue,
             routes_watched: self.watched.routes,
             tables_watched: if key.route & route::IPV6 == 0 {
                 self.watched.tables

@@ -9,7 +9,9 @@ use tracer_common::{
     tally::{TX_PACKETS, TallyKey, freed_by, outcome, route, seen},
 };
 
-use crate::{devices::Device, routing::Finding};
+use crate::{devices::Device, routing::Finding, view::text};
+
+const RT_TABLE_LOCAL: u32 = 255;
 
 /// Functions that have received packets only.
 const RECEIVING: &[&str] = &[
@@ -65,6 +67,8 @@ pub struct Evidence {
     pub freed_device: Option<Arc<Device>>,
     /// The tunnel's kind, by the kernel's or netlink's word.
     pub kind: String,
+    /// Was the queue of devices without carrier watched?
+    pub noop_watched: bool,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
     /// Were the answers of single routing tables of the underlay watched?
@@ -215,6 +219,21 @@ impl Evidence {
     /// A route was found (no errno).
     pub fn route_found(&self) -> bool {
         self.route_seen() && self.key.route_errno == 0 && self.key.route & route::TABLE_ONLY == 0
+    }
+
+    /// The last that was asked of the routing tables is the source, to see whether it
+    /// is an address of this host: had it been, the destination would have come
+    /// next. (Where the tables local and main are one, a default route answers.)
+    pub fn ended_at_source(&self) -> bool {
+        let Some(record) = &self.record else {
+            return false;
+        };
+        let ipv6 = self.key.route & route::IPV6 != 0;
+        let local = self.device.as_ref().and_then(|device| device.local);
+        self.key.route & route::TABLE_ONLY != 0
+            && record.route.table == RT_TABLE_LOCAL
+            && local.is_some()
+            && text::underlay(&record.route.dst, ipv6) == local
     }
 
     pub fn routed_to_itself(&self) -> bool {

@@ -276,7 +276,7 @@ plain! {
         outer_proto, reserved,
     }
     Tally { packets, bytes, last_ns }
-    PassedKey { netns, ifindex, dst, ethertype, proto, reserved }
+    PassedKey { netns, ifindex, dst, ethertype, proto, icmp_type, port, reserved }
     LikeKey { netns, ifindex, mark, uid, cpu, size, flags }
     LikeTally { sent, dropped, lost }
     DeviceKey { netns, ifindex }

@@ -54,6 +54,7 @@ fn start() -> Start {
             lost: "the driver's function".into(),
         }],
         watched: Watched {
+            noop_queue: true,
             routes: true,
             tables: false,
             tables6: false,

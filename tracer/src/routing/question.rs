@@ -79,13 +79,7 @@ impl Question {
                 },
             });
         }
-        let errno = key.route_errno;
-        if ![EACCES, ENODEV, EINVAL, ENETUNREACH, EHOSTUNREACH].contains(&errno) {
-            return None;
-        }
-        // The errno of a table that has none is not that of the look-up.
         let table_only = key.route & route::TABLE_ONLY != 0;
-        let observed = Some(errno).filter(|errno| !table_only || *errno != ENETUNREACH);
         let answer = &record.route;
         let ipv6 = key.route & route::IPV6 != 0;
         let (mut dst, mut src) = (address(&answer.dst, ipv6), address(&answer.src, ipv6));
@@ -95,6 +89,15 @@ impl Question {
         // The last table is asked for the source address too, to see whether
         // it is this host's.
         let is_source = table_only && dst.is_some() && dst == local;
+        let errno = key.route_errno;
+        if !is_source && ![EACCES, ENODEV, EINVAL, ENETUNREACH, EHOSTUNREACH].contains(&errno) {
+            return None;
+        }
+        // The errno of a table that has none is not that of the look-up; of the
+        // source there may be a route, which is not what was asked.
+        let observed = Some(errno)
+            .filter(|errno| *errno != 0 && (!table_only || *errno != ENETUNREACH))
+            .filter(|_| !is_source);
         if dst.is_none() || is_source {
             (dst, src) = (remote, local);
         }

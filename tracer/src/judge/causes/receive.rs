@@ -378,7 +378,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "bridge-port",
-        title: "the bridge does not take the packet from the tunnel device: its port's state, lock or VLANs",
+        title: "the bridge does not take the packet: its port's state, lock or VLANs",
         condition: "the port is not in the state forwarding or learning, is locked, or does not have the packet's VLAN: br_handle_frame, br_handle_frame_finish (net/bridge/br_input.c), br_allowed_ingress (net/bridge/br_vlan.c)",
         counters: "none; for VLANs those of ip -s link xstats type bridge, with vlan_stats_enabled",
         told: "no",

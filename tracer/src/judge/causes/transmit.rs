@@ -14,6 +14,7 @@ use super::{
 };
 
 const RTN_UNICAST: u8 = 1;
+const ICMPV6_PARAMPROB: u8 = 4;
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
 const EINVAL: u16 = 22;
@@ -108,6 +109,19 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "encapsulation-limit",
+        title: "the packet comes out of a tunnel that allows no further encapsulation",
+        condition: "the Tunnel Encapsulation Limit option of the inner IPv6 packet is 0 (RFC 2473): ip6_tnl_xmit_ctl's callers ipxip6_tnl_xmit (net/ipv6/ip6_tunnel.c), ip6gre_xmit_ipv6 (net/ipv6/ip6_gre.c)",
+        counters: "tx_errors, tx_dropped of the tunnel device",
+        told: "the source of the inner tunnel gets ICMPv6 parameter problem",
+        remedy: "raise or leave out the limit of the tunnel inside: ip link change DEV type ip6tnl encaplimit none",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.in_driver() && matches!(evidence.told(), Some((6, ICMPV6_PARAMPROB, _))))
+                .then_some(Proved)
+        },
+    },
+    Cause {
         id: "remote-is-local",
         title: "the tunnel's remote address is an address of this host",
         condition: "ip6_tnl_xmit_ctl found the remote address on this host, and the tunnel has no allow-localremote (net/ipv6/ip6_tunnel.c)",
@@ -176,7 +190,7 @@ pub const CAUSES: &[Cause] = &[
         "an IPsec policy blocks the outer packet",
         "xfrm_lookup_route returns -EPERM for a policy with action block (net/xfrm/xfrm_policy.c)",
         "look for a policy that covers the outer addresses (ip xfrm policy) and for XfrmOutPolBlock (/proc/net/xfrm_stat)",
-        |evidence| errno(evidence, EPERM),
+        |evidence| errno(evidence, EPERM).or_else(|| policy_after_route(evidence)),
     ),
     lookup(
         "lookup-prohibited",
@@ -204,7 +218,11 @@ pub const CAUSES: &[Cause] = &[
         "there is no route to the outer destination",
         "-ENETUNREACH: no route, an unreachable rule, or the tunnel's local address is not on this host (ip_route_output_key_hash_rcu, net/ipv4/route.c; ip6_route_output_flags, net/ipv6/route.c)",
         "add a route (ip route get REMOTE shows what is missing); check ip rule and that the tunnel's local address is configured",
-        |evidence| errno(evidence, ENETUNREACH),
+        |evidence| {
+            errno(evidence, ENETUNREACH).or_else(|| {
+                (evidence.in_driver() && evidence.ended_at_source()).then_some(Inferred)
+            })
+        },
     ),
     lookup(
         "lookup-failed",
@@ -439,6 +457,23 @@ fn look_up(evidence: &Evidence, observed: bool) -> Confidence {
     } else {
         Inferred
     }
+}
+
+/// Over IPv6, policies are asked after the look-up, which had found a route: what
+/// else the drivers count as a failed one has its own cause.
+fn policy_after_route(evidence: &Evidence) -> Option<Confidence> {
+    (evidence.in_driver()
+        && evidence.key.route & route::IPV6 != 0
+        && evidence.route_found()
+        && !evidence.routed_to_itself()
+        && evidence.moved(TX_CARRIER_ERRORS)
+        && !evidence.saw(seen::TRANSMIT_CONTROL_REFUSED)
+        && !matches!(evidence.kind.as_str(), "sit" | "vti6" | "xfrm")
+        && evidence
+            .device
+            .as_ref()
+            .is_some_and(|device| !device.external))
+    .then_some(Inferred)
 }
 
 /// Proved where the rest was observed and the driver's own function was seen

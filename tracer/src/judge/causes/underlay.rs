@@ -1,15 +1,21 @@
 //! Causes on the outer packet's way, from the driver to the other end's socket
 //! or protocol; also of packets on a tunnel device before or after it.
 
+use std::sync::Arc;
+
 use tracer_common::{
     flow::{ETH_P_IPV6, IPPROTO_UDP},
     tally::seen,
 };
 
 use super::{
-    super::Confidence::{Inferred, Proved},
+    super::{
+        Confidence::{Inferred, Proved},
+        evidence::Evidence,
+    },
     Cause,
 };
+use crate::devices::Device;
 
 /// Where UDP looks for the socket of a received packet.
 const UDP_RECEIVE: &[&str] = &[
@@ -27,6 +33,12 @@ const UDP_RECEIVE: &[&str] = &[
 
 /// ICMP errors that say: too big for a link on the way.
 const TOO_BIG: [(u8, u8, u8); 2] = [(4, 3, 4), (6, 2, 0)];
+
+/// By the kernel's word, a queue let go of it.
+fn is_queues(evidence: &Evidence) -> bool {
+    let reason = evidence.reason.as_deref();
+    reason.is_some_and(|reason| reason.starts_with("QDISC_"))
+}
 
 pub const CAUSES: &[Cause] = &[
     Cause {
@@ -69,7 +81,16 @@ pub const CAUSES: &[Cause] = &[
         told: "no",
         remedy: "bring the link up: ip link show dev LINK (state DOWN, NO-CARRIER)",
         fixes: &[],
-        applies: |evidence| evidence.saw(seen::NOOP_QUEUE).then_some(Proved),
+        applies: |evidence| {
+            if evidence.saw(seen::NOOP_QUEUE) {
+                return Some(Proved);
+            }
+            let has_none = |device: &Arc<Device>| !device.carrier;
+            (!evidence.noop_watched
+                && is_queues(evidence)
+                && evidence.freed_device.as_ref().is_some_and(has_none))
+            .then_some(Inferred)
+        },
     },
     Cause {
         id: "qdisc-drop",
@@ -80,12 +101,13 @@ pub const CAUSES: &[Cause] = &[
         remedy: "tc -s qdisc show dev LINK: a limit that is too small, a policer, netem",
         fixes: &[],
         applies: |evidence| {
-            if evidence
-                .reason
-                .as_deref()
-                .is_some_and(|reason| reason.starts_with("QDISC_"))
-            {
-                return Some(Proved);
+            if is_queues(evidence) {
+                // It is the queue of a device without carrier, too.
+                return Some(if evidence.noop_watched {
+                    Proved
+                } else {
+                    Inferred
+                });
             }
             // Lists of packets are freed by few others on this path.
             (evidence.named_reason().is_none()
@@ -131,6 +153,42 @@ pub const CAUSES: &[Cause] = &[
             }
             (evidence.named_reason().is_none() && evidence.freed_in("__neigh_event_send"))
                 .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "neighbour-flushed",
+        title: "the entry of the next hop went while packets waited for its link-layer address: the link went down, or the entry was removed",
+        condition: "the queue of a neighbour that dies is purged, in neigh_flush_dev, neigh_destroy (net/core/neighbour.c)",
+        counters: "none of the tunnel device: it counted success",
+        told: "no",
+        remedy: "see what became of the link (ip link show dev LINK) and who flushes neighbours (ip monitor neigh link)",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && evidence.freed_in_any(&[
+                    "neigh_flush_dev",
+                    "neigh_destroy",
+                    "neigh_cleanup_and_release",
+                ]))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "peer-device-refused",
+        title: "the device at the other end of the link (veth) does not take the packet: it is down, or its MTU is smaller than the packet",
+        condition: "is_skb_forwardable is false, in __dev_forward_skb (net/core/dev.c)",
+        counters: "rx_dropped of the device at the other end",
+        told: "no",
+        remedy: "give both ends the same MTU and set both up: ip -d link show dev LINK on both sides",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && evidence.freed_in_any(&[
+                    "__dev_forward_skb",
+                    "__dev_forward_skb2",
+                    "dev_forward_skb",
+                ]))
+            .then_some(Proved)
         },
     },
     Cause {
