@@ -70,3 +70,27 @@ impl Flow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_senders_choose_do_not_count() {
+        let service = |sport, dport| {
+            Flow {
+                sport,
+                dport,
+                ..Flow::default()
+            }
+            .service()
+        };
+        assert_eq!(service(40000, 53), 53);
+        assert_eq!(service(53, 40000), 53);
+        assert_eq!(service(0, 4789), 4789);
+        assert_eq!(service(40000, 50000), 0);
+        assert_eq!(service(1030, 8080), 0, "either may be the sender's choice");
+        assert_eq!(service(1030, 80), 80);
+        assert_eq!(service(0, 0), 0);
+    }
+}

@@ -98,6 +98,9 @@ pub mod seen {
     pub const CONGESTED: u32 = 1 << 28;
     /// The packet that entered the frame is IPv4 and must not be fragmented.
     pub const DONT_FRAGMENT: u32 = 1 << 29;
+    /// An address that was asked for is one of this host
+    /// (`ipv6_chk_addr_and_flags`).
+    pub const ADDRESS_HERE: u32 = 1 << 30;
 }
 
 /// What was seen of the route; bits of [`TallyKey::route`].

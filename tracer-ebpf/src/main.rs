@@ -520,9 +520,10 @@ pub fn transmit_control(ctx: RetProbeContext) -> u32 {
 #[kretprobe]
 pub fn address_checked(ctx: RetProbeContext) -> u32 {
     let here: i32 = ctx.ret();
-    if here == 0 {
-        frame::mark_top(seen::ADDRESS_NOT_HERE);
-    }
+    frame::mark_top(match here {
+        0 => seen::ADDRESS_NOT_HERE,
+        _ => seen::ADDRESS_HERE,
+    });
     0
 }
 

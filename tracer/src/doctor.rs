@@ -1,11 +1,7 @@
 //! `tracer doctor`: what this kernel offers, what is attached by which way,
 //! and what is lost.
 
-use std::{
-    fmt::Write as _,
-    io::{Write as _, stdout},
-    sync::Arc,
-};
+use std::{fmt::Write as _, sync::Arc};
 
 use anyhow::Result;
 use tracer_common::config::Config;
@@ -14,6 +10,7 @@ use crate::{
     cli::{Format, Options},
     kernel::{btf::Btf, host, offsets, reasons::Reasons, symbols::Symbols},
     probes::{Missing, Prepared, Probes},
+    terminal,
     view::json,
 };
 
@@ -100,7 +97,7 @@ pub fn run(options: &Options) -> Result<u8> {
             let code = u8::from(!probes.has_frames()) * crate::COULD_NOT_TRACE;
             if options.format == Format::Json {
                 let start = json::start(&release, &arch, &probes.attached, &probes.missing);
-                writeln!(stdout(), "{start}")?;
+                terminal::print(&format!("{start}\n"))?;
                 return Ok(code);
             }
             let _ = writeln!(out, "frames        {}", probes.frames());
@@ -138,7 +135,7 @@ pub fn run(options: &Options) -> Result<u8> {
                 lost: "everything".into(),
             };
             let start = json::start(&release, &arch, &[], &[everything]);
-            writeln!(stdout(), "{start}")?;
+            terminal::print(&format!("{start}\n"))?;
             crate::COULD_NOT_TRACE
         }
         Err(error) => {
@@ -147,7 +144,7 @@ pub fn run(options: &Options) -> Result<u8> {
         }
     };
     if options.format != Format::Json {
-        stdout().write_all(out.as_bytes())?;
+        terminal::print(&out)?;
     }
     Ok(code)
 }

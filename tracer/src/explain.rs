@@ -1,19 +1,20 @@
 //! `tracer explain`: the catalogue of causes.
 
-use std::io::{Write as _, stdout};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::{judge, session::Usage};
+use crate::{judge, session::Usage, terminal};
 
 /// Prints the catalogue, or one cause in full.
 pub fn run(id: Option<&str>) -> Result<u8> {
-    let mut out = stdout().lock();
+    let mut out = String::new();
     let Some(id) = id else {
         let width = judge::all().map(|cause| cause.id.len()).max().unwrap_or(0);
         for cause in judge::all() {
             writeln!(out, "{:width$}  {}", cause.id, cause.title)?;
         }
+        terminal::print(&out)?;
         return Ok(0);
     };
     let Some(cause) = judge::cause(id) else {
@@ -37,5 +38,6 @@ pub fn run(id: Option<&str>) -> Result<u8> {
     if !cause.fixes.is_empty() {
         writeln!(out, "  {:12} {}", "fixed by", cause.fixes.join(", "))?;
     }
+    terminal::print(&out)?;
     Ok(0)
 }

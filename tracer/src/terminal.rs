@@ -6,6 +6,7 @@ use std::{
     panic,
 };
 
+use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Columns and rows where the terminal does not say.
@@ -14,6 +15,19 @@ const DEFAULT_SIZE: (u16, u16) = (80, 24);
 /// Is stdout a terminal?
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Prints to stdout. That whoever read it has left is no error: the exit status is
+/// what is told then.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Columns and rows.

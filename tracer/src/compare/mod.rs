@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     record::Recording,
     report,
     session::{self, Usage},
+    terminal,
     view::{facts, text},
 };
 use steps::{NAMES, Parting, Way};
@@ -152,10 +153,7 @@ impl Pair {
             Format::Json => line(&a, &b, &ways, parting),
             _ => render(&a, &b, &ways, parting),
         };
-        io::stdout()
-            .lock()
-            .write_all(text.as_bytes())
-            .context("cannot write to stdout")?;
+        terminal::print(&text)?;
         Ok(exit_status(&a, &b, parting))
     }
 }

@@ -31,11 +31,22 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+/// In `IFLA_AF_SPEC`, by family: settings as 32-bit words.
+const AF_INET: u16 = 2;
+const IFLA_INET_CONF: u16 = 1;
+/// `IPV4_DEVCONF_FORWARDING`, which counts from 1.
+const INET_FORWARDING: usize = 0;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_CONF: u16 = 2;
+/// `DEVCONF_FORWARDING`, `DEVCONF_DISABLE_IPV6`.
+const INET6_FORWARDING: usize = 0;
+const INET6_DISABLE: usize = 26;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 0x10000;
 
@@ -92,6 +103,11 @@ pub struct Device {
     pub up: bool,
     /// Whether it is set up and has a carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// Whether what comes in by it is forwarded, by family; `None`: unknown.
+    pub forwards4: Option<bool>,
+    pub forwards6: Option<bool>,
+    /// Whether it has no IPv6 (net.ipv6.conf.DEV.disable_ipv6).
+    pub ipv6_disabled: Option<bool>,
     /// Its counters.
     pub counters: Counters,
 }
@@ -321,6 +337,7 @@ fn parse(netns: u32, message: &[u8]) -> Option<Device> {
             IFLA_LINK => device.link = host_u32(value).filter(|link| *link != 0),
             IFLA_LINKINFO => info = value,
             IFLA_STATS64 => device.counters = Counters::parse(value),
+            IFLA_AF_SPEC => settings(&mut device, value),
             IFLA_LINK_NETNSID => {
                 device.link_netnsid = value.first_chunk().copied().map(i32::from_ne_bytes);
             }
@@ -358,6 +375,26 @@ fn parse(netns: u32, message: &[u8]) -> Option<Device> {
     })
 }
 
+/// Reads the families' own settings.
+fn settings(device: &mut Device, families: &[u8]) {
+    let setting = |conf: &[u8], n: usize| {
+        let word = conf.get(4 * n..).and_then(host_u32);
+        word.map(|value| value != 0)
+    };
+    for (family, value) in attributes(families) {
+        for (kind, conf) in attributes(value) {
+            match (family, kind) {
+                (AF_INET, IFLA_INET_CONF) => device.forwards4 = setting(conf, INET_FORWARDING),
+                (AF_INET6, IFLA_INET6_CONF) => {
+                    device.forwards6 = setting(conf, INET6_FORWARDING);
+                    device.ipv6_disabled = setting(conf, INET6_DISABLE);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 /// The bytes up to the first 0.
 fn string(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
@@ -391,6 +428,14 @@ mod tests {
                 nla(IFLA_LINK_NETNSID, &0_i32.to_ne_bytes()),
                 nla(IFLA_STATS64, &stats),
                 nla(IFLA_PROP_LIST | 0x8000, &alternatives.concat()),
+                nla(
+                    IFLA_AF_SPEC,
+                    &[
+                        nla(AF_INET, &nla(IFLA_INET_CONF, &[1, 0, 0, 0])),
+                        nla(AF_INET6, &nla(IFLA_INET6_CONF, &[0; 27 * 4])),
+                    ]
+                    .concat(),
+                ),
                 // Whatever the order.
                 nla(
                     IFLA_LINKINFO,
@@ -411,6 +456,9 @@ mod tests {
             link_netnsid: Some(0),
             up: true,
             carrier: true,
+            forwards4: Some(true),
+            forwards6: Some(false),
+            ipv6_disabled: Some(false),
             counters: device.counters,
             ..Device::default()
         };

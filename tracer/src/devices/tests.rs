@@ -197,6 +197,9 @@ fn reads_a_vxlan_device_back() {
         port: Some(4790),
         mtu: 1400,
         ttl: Some(33),
+        forwards4: Some(false),
+        forwards6: Some(false),
+        ipv6_disabled: Some(false),
         ..Device::default()
     };
     assert_eq!(*found(b"overlay-of-the-north"), expected);

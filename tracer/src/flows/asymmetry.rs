@@ -30,6 +30,8 @@ pub struct Outcome {
     pub proto: u8,
     /// Inner destination, where it was kept apart.
     pub dst: Option<[u8; 16]>,
+    pub icmp_type: u8,
+    pub port: u16,
     pub passed: u64,
     pub dropped: u64,
 }
@@ -135,6 +137,8 @@ mod tests {
             ethertype,
             proto: 0,
             dst: None,
+            icmp_type: 0,
+            port: 0,
             passed,
             dropped,
         }

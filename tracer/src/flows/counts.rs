@@ -30,6 +30,33 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// What passed this device.
+    pub fn passed_by(&self, device: DeviceKey) -> impl Iterator<Item = (&PassedKey, &u64)> {
+        let DeviceKey { netns, ifindex } = device;
+        let first = PassedKey {
+            netns,
+            ifindex,
+            ..PassedKey::default()
+        };
+        let of_it =
+            move |(key, _): &(&PassedKey, &u64)| (key.netns, key.ifindex) == (netns, ifindex);
+        // Namespace and index come first in their order.
+        self.passed.range(first..).take_while(of_it)
+    }
+
+    /// What became of packets of this device that are alike.
+    pub fn likes_of(&self, device: DeviceKey) -> impl Iterator<Item = (&LikeKey, &LikeTally)> {
+        let DeviceKey { netns, ifindex } = device;
+        let first = LikeKey {
+            netns,
+            ifindex,
+            ..LikeKey::default()
+        };
+        let of_it =
+            move |(key, _): &(&LikeKey, &LikeTally)| (key.netns, key.ifindex) == (netns, ifindex);
+        self.likes.range(first..).take_while(of_it)
+    }
+
     /// Of newer counts, leaves those that moved.
     pub fn only_news(&self, newer: &mut Self) {
         fn moved<K: Ord, V: PartialEq>(old: &BTreeMap<K, V>, new: &mut BTreeMap<K, V>) {

@@ -17,16 +17,16 @@ pub fn ledger(
     name: String,
     netns: Option<String>,
     counts: &Counts,
-    rows: &[Row],
+    rows: &[&Row],
 ) -> Ledger {
     let mut outcomes: Vec<Outcome> = counts
-        .passed
-        .iter()
-        .filter(|(passed, _)| passed.ifindex == key.ifindex && passed.netns == key.netns)
+        .passed_by(key)
         .map(|(passed, packets)| Outcome {
             ethertype: passed.ethertype,
             proto: passed.proto,
             dst: Some(passed.dst).filter(|dst| *dst != [0; 16]),
+            icmp_type: passed.icmp_type,
+            port: passed.port,
             passed: *packets,
             dropped: 0,
         })
@@ -47,6 +47,8 @@ pub fn ledger(
                     ethertype: of.flow.ethertype,
                     proto: of.flow.proto,
                     dst: Some(of.flow.dst).filter(|dst| *dst != [0; 16]),
+                    icmp_type: of.flow.icmp_type,
+                    port: of.flow.service(),
                     passed: 0,
                     dropped: row.count,
                 });
@@ -61,9 +63,7 @@ pub fn ledger(
         }
     }
     let likes: Vec<(LikeKey, LikeTally)> = counts
-        .likes
-        .iter()
-        .filter(|(like, _)| (like.netns, like.ifindex) == (key.netns, key.ifindex))
+        .likes_of(key)
         .map(|(like, tally)| (*like, *tally))
         .collect();
     // The programs count every end of a packet that was sent, and some of them only
@@ -109,6 +109,7 @@ fn take_away(sent: &mut [Outcome], row: &Row) -> bool {
     let dst = Some(flow.dst).filter(|dst| *dst != [0; 16]);
     let like = |outcome: &&mut Outcome| {
         (outcome.ethertype, outcome.proto, outcome.dst) == (flow.ethertype, flow.proto, dst)
+            && (outcome.icmp_type, outcome.port) == (flow.icmp_type, flow.service())
     };
     let Some(outcome) = sent.iter_mut().find(like) else {
         return false;
@@ -171,7 +172,14 @@ mod tests {
             passed: sent.collect(),
             ..Counts::default()
         };
-        ledger(KEY, tally, "t0".to_owned(), None, &counts, rows)
+        ledger(
+            KEY,
+            tally,
+            "t0".to_owned(),
+            None,
+            &counts,
+            &rows.iter().collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -196,7 +204,14 @@ mod tests {
         };
         let told = |rows: &[Row]| {
             let tally = DeviceTally::default();
-            let ledger = ledger(KEY, tally, "t0".to_owned(), None, &counts, rows);
+            let ledger = ledger(
+                KEY,
+                tally,
+                "t0".to_owned(),
+                None,
+                &counts,
+                &rows.iter().collect::<Vec<_>>(),
+            );
             ledger.asymmetry_after_sending.len()
         };
         assert_eq!(told(&[lost(2, 9)]), 2);

@@ -72,6 +72,9 @@ pub struct Sent {
     pub proto: u8,
     /// Zero where there was no room to count by destination.
     pub dst: [u8; 16],
+    pub icmp_type: u8,
+    /// [`tracer_common::flow::Flow::service`].
+    pub port: u16,
     pub packets: u64,
 }
 
@@ -152,7 +155,12 @@ impl Report {
     }
 
     /// Is every count exact?
-    pub fn is_complete(&self) -> bool {
+    pub fn is_exact(&self) -> bool {
         self.lost.is_nothing() && !self.broken_off && self.undecided() == 0
+    }
+
+    /// And was everything seen that there was?
+    pub fn is_complete(&self) -> bool {
+        self.is_exact() && self.frames && self.unexplained() == 0
     }
 }

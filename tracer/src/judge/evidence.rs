@@ -136,6 +136,15 @@ impl Evidence {
         self.saw(seen::RECEIVED | seen::TUNNEL_RECEIVE) || self.freed_in_any(RECEIVING)
     }
 
+    /// Does the device on which the packet was freed forward what comes in?
+    pub fn forwards(&self, ipv6: bool) -> Option<bool> {
+        let device = self.freed_device.as_ref()?;
+        match ipv6 {
+            true => device.forwards6,
+            false => device.forwards4,
+        }
+    }
+
     pub fn by_kfree(&self) -> bool {
         self.key.freed_by == freed_by::KFREE_SKB
     }

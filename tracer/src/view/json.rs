@@ -185,11 +185,7 @@ fn flow(flow: &Flow, length: Option<u32>) -> Value {
         text::address(&flow.dst, flow.ethertype).map(|a| a.to_string()),
     );
     if flow.proto != 0 {
-        object.put(
-            "proto",
-            names::protocol(flow.proto)
-                .map_or(flow.proto.to_string(), |name| name.to_ascii_lowercase()),
-        );
+        object.put("proto", protocol(flow.proto));
     }
     match flow.proto {
         IPPROTO_ICMP | IPPROTO_ICMPV6 => object.put("icmp_type", flow.icmp_type),
@@ -343,6 +339,11 @@ pub fn device(ledger: &Ledger) -> String {
         object.put("asymmetry_after_sending", later);
     }
     object.line()
+}
+
+/// `icmpv6`, or the number.
+pub fn protocol(number: u8) -> String {
+    names::protocol(number).map_or_else(|| number.to_string(), str::to_ascii_lowercase)
 }
 
 /// The last line.

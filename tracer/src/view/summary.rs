@@ -228,7 +228,8 @@ pub fn completeness(report: &Report) -> String {
 
 /// Was everything counted, and was everything seen?
 pub fn complete(report: &Report) -> String {
-    let mut text = match report.is_complete() {
+    let mut text = match report.is_exact() {
+        true if !report.is_complete() => "no".to_owned(),
         true => "yes: nothing was lost by the tracer".to_owned(),
         false if report.undecided() > 0 => format!(
             "no: of {} more only the count is known, they may belong here",

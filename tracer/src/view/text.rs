@@ -275,6 +275,12 @@ fn receivers(row: &Row) -> String {
             if !device.up {
                 return format!("{} is down", device.display_name());
             }
+            if device.external {
+                return format!(
+                    "{} is external: each packet brings its own",
+                    device.display_name()
+                );
+            }
             let number = match (device.vni, device.key.as_deref().and_then(input_key)) {
                 (Some(vni), _) => format!("VNI {vni}"),
                 (None, Some(key)) => format!("key {key}"),

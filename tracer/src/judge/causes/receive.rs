@@ -2,7 +2,7 @@
 //! and goes on.
 
 use tracer_common::{
-    flow::{IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
+    flow::{ETH_P_IP, IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
     tally::{
         RX_CRC_ERRORS, RX_DROPPED, RX_ERRORS, RX_FIFO_ERRORS, RX_FRAME_ERRORS, RX_LENGTH_ERRORS,
         freed_by, seen,
@@ -10,9 +10,40 @@ use tracer_common::{
 };
 
 use super::{
-    super::Confidence::{Inferred, Proved},
+    super::{
+        Confidence::{Inferred, Proved},
+        evidence::Evidence,
+    },
     Cause,
 };
+
+/// Did a receive function find the tunnel and drop the packet, without a count or a
+/// reason? It does for another mode, and where an IPsec policy does not let it in.
+fn refused_in_silence(evidence: &Evidence) -> bool {
+    evidence.saw(seen::TUNNEL_FOUND)
+        && evidence.by_kfree()
+        && evidence.named_reason().is_none()
+        && !evidence.moved(RX_ERRORS)
+        && !evidence.moved(RX_DROPPED)
+        && evidence.freed_in_any(&[
+            "ipip6_rcv",
+            "sit_tunnel_rcv",
+            "ipip_tunnel_rcv",
+            "ipip_rcv",
+            "mplsip_rcv",
+            "ipxip6_rcv",
+            "ip4ip6_rcv",
+            "ip6ip6_rcv",
+        ])
+}
+
+/// Does the receiving tunnel carry another protocol than the packet's, by its
+/// configuration?
+fn is_other_mode(evidence: &Evidence) -> bool {
+    let device = evidence.device.as_ref();
+    let proto = device.and_then(|device| device.proto);
+    proto.is_some_and(|proto| proto != evidence.key.outer_proto)
+}
 
 /// The last handler of a tunnel protocol, which frees what nobody wanted.
 const LAST_HANDLER: &[&str] = &[
@@ -182,28 +213,37 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "mode-mismatch",
         title: "the receiving tunnel is there, but its mode does not carry such packets",
-        condition: "the tunnel's proto is another one, in sit_rcv functions (net/ipv6/sit.c ipip6_rcv, sit_tunnel_rcv), ipip_tunnel_rcv (net/ipv4/ipip.c), ipxip6_rcv (net/ipv6/ip6_tunnel.c)",
-        counters: "none",
+        condition: "the tunnel's proto is another one, in sit_rcv functions (net/ipv6/sit.c ipip6_rcv, sit_tunnel_rcv), ipip_tunnel_rcv (net/ipv4/ipip.c), ipxip6_rcv (net/ipv6/ip6_tunnel.c); or the inner protocol is not the device's, in geneve_udp_encap_recv (drivers/net/geneve.c)",
+        counters: "none; rx_dropped of geneve",
         told: "no",
         remedy: "set the same mode on both ends: ip link change DEV type … mode …",
         fixes: &[],
         applies: |evidence| {
-            (evidence.saw(seen::TUNNEL_FOUND)
+            let geneve = evidence.saw(seen::TUNNEL_FOUND)
                 && evidence.by_kfree()
                 && evidence.named_reason().is_none()
-                && !evidence.moved(RX_ERRORS)
-                && !evidence.moved(RX_DROPPED)
-                && evidence.freed_in_any(&[
-                    "ipip6_rcv",
-                    "sit_tunnel_rcv",
-                    "ipip_tunnel_rcv",
-                    "ipip_rcv",
-                    "mplsip_rcv",
-                    "ipxip6_rcv",
-                    "ip4ip6_rcv",
-                    "ip6ip6_rcv",
-                ]))
-            .then_some(Inferred)
+                && evidence.freed_in("geneve_udp_encap_recv")
+                && !evidence.freed_on_kind("geneve");
+            ((refused_in_silence(evidence) && is_other_mode(evidence)) || geneve)
+                .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "spoofed-source",
+        title: "the inner source address stands for another outer source than the packet's (6to4, ISATAP, 6rd)",
+        condition: "packet_is_spoofed, in ipip6_rcv (net/ipv6/sit.c)",
+        counters: "rx_errors of the receiving device; 'Src spoofed' in the kernel log",
+        told: "no",
+        remedy: "the inner source carries the IPv4 address it was made from: compare it with the outer source; an address translation in between breaks such tunnels",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.saw(seen::TUNNEL_FOUND)
+                && evidence.by_kfree()
+                && evidence.freed_in("ipip6_rcv")
+                && evidence.moved(RX_ERRORS)
+                && !evidence.moved(RX_FRAME_ERRORS)
+                && !evidence.saw(seen::CONGESTED))
+            .then_some(Proved)
         },
     },
     Cause {
@@ -268,13 +308,19 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "ipsec-input",
         title: "IPsec did not accept the packet: no state for it, a wrong key, a replay or a policy",
-        condition: "an error in xfrm_input (net/xfrm/xfrm_input.c)",
+        condition: "an error in xfrm_input (net/xfrm/xfrm_input.c); or xfrm4_policy_check, xfrm6_policy_check are false in the receive function of a tunnel or a socket",
         counters: "the counter in /proc/net/xfrm_stat that moved tells which: XfrmInNoStates, XfrmInStateProtoError (wrong key), XfrmInStateSeqError (replay), XfrmInStateMismatch",
         told: "no",
         remedy: "compare /proc/net/xfrm_stat before and after, then ip xfrm state (SPI, keys, addresses) of both ends",
         fixes: &[],
         applies: |evidence| {
-            (evidence.freed_in_any(&["xfrm_input", "xfrm_rcv_spi", "xfrm4_rcv_encap"])
+            // Where the tunnel's mode is the packet's, the policy check is what is
+            // left.
+            if refused_in_silence(evidence) && !is_other_mode(evidence) {
+                return evidence.device.is_some().then_some(Inferred);
+            }
+            (evidence.reason_is("XFRM_POLICY")
+                || evidence.freed_in_any(&["xfrm_input", "xfrm_rcv_spi", "xfrm4_rcv_encap"])
                 || (evidence.received()
                     && matches!(evidence.key.outer_proto, IPPROTO_ESP | IPPROTO_AH)
                     && evidence.freed_in_any(&[
@@ -315,10 +361,18 @@ pub const CAUSES: &[Cause] = &[
             let there = evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"]);
             if matches!(
                 evidence.reason.as_deref(),
-                Some("IP_LOCAL_SOURCE" | "IP_INVALID_SOURCE")
+                Some("IP_LOCAL_SOURCE" | "IP_INVALID_SOURCE" | "IP_LOCALNET")
             ) || (there && evidence.saw(seen::SOURCE_REFUSED))
             {
                 return Some(Proved);
+            }
+            let flow = evidence.flow();
+            if there
+                && evidence.named_reason().is_none()
+                && flow.ethertype == ETH_P_IP
+                && matches!(flow.src[0], 0 | 127 | 224..)
+            {
+                return Some(Inferred);
             }
             // Where the other refusals have names, this is what is left, beside
             // a group that nobody has joined.
@@ -340,8 +394,95 @@ pub const CAUSES: &[Cause] = &[
             }
             (evidence.named_reason().is_none()
                 && evidence.told().is_none()
-                && evidence.freed_in_any(&["ip_error", "ip6_forward"]))
+                && ((evidence.freed_in("ip_error") && evidence.forwards(false) == Some(false))
+                    || (evidence.freed_in("ip6_forward")
+                        && evidence.forwards(true) == Some(false))))
             .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "forward-blackhole",
+        title: "the receiving host routes the packet's destination into nothing: a blackhole route or rule",
+        condition: "the look-up on input answers EINVAL: ip_error (net/ipv4/route.c)",
+        counters: "none",
+        told: "no",
+        remedy: "find it on the receiving host: ip route get DESTINATION from SOURCE iif DEV, ip rule, ip route show table all type blackhole",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.named_reason().is_none()
+                && evidence.told().is_none()
+                && evidence.freed_in("ip_error")
+                && evidence.forwards(false) == Some(true))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "ipv6-disabled",
+        title: "the device that receives the packet has no IPv6",
+        condition: "disable_ipv6 of the device, in ip6_rcv_core (net/ipv6/ip6_input.c)",
+        counters: "Ip6InDiscards (nstat)",
+        told: "no",
+        remedy: "sysctl -w net.ipv6.conf.DEV.disable_ipv6=0 on the receiving host",
+        fixes: &[],
+        applies: |evidence| {
+            if evidence.reason_is("IPV6DISABLED") {
+                return Some(Proved);
+            }
+            let disabled = evidence.freed_device.as_ref();
+            (evidence.named_reason().is_none()
+                && evidence.by_kfree()
+                && evidence.freed_in_any(&["ip6_rcv_core", "ipv6_rcv"])
+                && disabled.and_then(|device| device.ipv6_disabled) == Some(true))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "bad-inner-header",
+        title: "what came out of the encapsulation has no valid IP header: the two ends differ in what they put into it, or it was damaged",
+        condition: "version, length or checksum of the header, in ip_rcv_core (net/ipv4/ip_input.c), ip6_rcv_core (net/ipv6/ip6_input.c)",
+        counters: "IpInHdrErrors, IpExtInCsumErrors, Ip6InHdrErrors (nstat)",
+        told: "no",
+        remedy: "compare the encapsulation of both ends (ip -d link show; ip fou show): fou against gue, another protocol at the port; see the bytes: tracer record, tracer report --pcapng",
+        fixes: &[],
+        applies: |evidence| {
+            let header = ["IP_INHDR", "IP_CSUM", "PKT_TOO_SMALL"];
+            if !evidence.by_kfree()
+                || !evidence.saw(seen::TUNNEL_RECEIVE | seen::DECAPSULATED)
+                || !evidence.freed_in_any(&["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv"])
+            {
+                return None;
+            }
+            if header.iter().any(|name| evidence.reason_is(name)) {
+                return Some(Proved);
+            }
+            // Before the reasons (5.17) what is left, beside what is for others.
+            (evidence.reason.is_none() && evidence.freed_in("ip_rcv_core")).then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "routing-header-refused",
+        title: "the inner packet has a routing header that the receiving host does not accept: segment routing or source routing is off, or it is malformed",
+        condition: "ipv6_srh_rcv, ipv6_rthdr_rcv (net/ipv6/exthdrs.c)",
+        counters: "Ip6InHdrErrors, Ip6InDiscards, by what is wrong (nstat)",
+        told: "no; of a malformed one ICMPv6 parameter problem",
+        remedy: "sysctl -w net.ipv6.conf.DEV.seg6_enabled=1 (and all), or accept_source_route; or do not send it there",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree() && evidence.freed_in_any(&["ipv6_rthdr_rcv", "ipv6_srh_rcv"]))
+                .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "no-session",
+        title: "the receiving host has no L2TP session with the packet's number",
+        condition: "no session, or no socket for the tunnel, in l2tp_ip_recv (net/l2tp/l2tp_ip.c), l2tp_ip6_recv (net/l2tp/l2tp_ip6.c)",
+        counters: "none",
+        told: "no",
+        remedy: "session_id and peer_session_id have to be crossed on the two ends: ip l2tp show session on both",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree() && evidence.freed_in_any(&["l2tp_ip_recv", "l2tp_ip6_recv"]))
+                .then_some(Inferred)
         },
     },
     Cause {

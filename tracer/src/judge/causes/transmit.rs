@@ -130,7 +130,23 @@ pub const CAUSES: &[Cause] = &[
         remedy: "use a remote that is another host's, or allow it: ip link change DEV type ip6tnl allow-localremote",
         fixes: &[],
         applies: |evidence| {
-            (evidence.in_driver() && evidence.saw(seen::TRANSMIT_CONTROL_REFUSED)).then_some(Proved)
+            (evidence.in_driver()
+                && evidence.saw(seen::TRANSMIT_CONTROL_REFUSED)
+                && evidence.saw(seen::ADDRESS_HERE))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "tunnel-cannot-send",
+        title: "local and remote of the tunnel are such that it may not send: link-local ends need a device",
+        condition: "ip6_tnl_xmit_ctl refused before it looked for the addresses: the tunnel has not IP6_TNL_F_CAP_XMIT, by ip6_tnl_get_cap (net/ipv6/ip6_tunnel.c)",
+        counters: "tx_errors, tx_dropped of the tunnel device",
+        told: "the kernel raises ICMP address unreachable towards the inner source",
+        remedy: "bind a tunnel between link-local addresses to the link (ip link change DEV type ip6tnl dev LINK); local must be a unicast address",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.in_driver() && evidence.saw(seen::TRANSMIT_CONTROL_REFUSED))
+                .then_some(Inferred)
         },
     },
     Cause {

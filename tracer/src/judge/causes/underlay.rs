@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     flow::{ETH_P_IPV6, IPPROTO_UDP},
-    tally::seen,
+    tally::{outcome, seen},
 };
 
 use super::{
@@ -37,7 +37,11 @@ const TOO_BIG: [(u8, u8, u8); 2] = [(4, 3, 4), (6, 2, 0)];
 /// By the kernel's word, a queue let go of it.
 fn is_queues(evidence: &Evidence) -> bool {
     let reason = evidence.reason.as_deref();
-    reason.is_some_and(|reason| reason.starts_with("QDISC_"))
+    reason.is_some_and(|reason| {
+        ["QDISC_", "FQ_", "CAKE_", "DUALPI2_"]
+            .iter()
+            .any(|queue| reason.starts_with(queue))
+    })
 }
 
 pub const CAUSES: &[Cause] = &[
@@ -117,6 +121,9 @@ pub const CAUSES: &[Cause] = &[
                     "kfree_skb_list_reason",
                     "__tcf_kfree_skb_list",
                     "tcf_kfree_skb_list",
+                    // What is left in a queue that is taken away (rtnl_kfree_skbs).
+                    "__rtnl_unlock",
+                    "rtnl_unlock",
                 ]))
             .then_some(Inferred)
         },
@@ -130,13 +137,20 @@ pub const CAUSES: &[Cause] = &[
         remedy: "ip neigh show to REMOTE (FAILED); is the next hop (ip route get REMOTE) up and in the same network?",
         fixes: &[],
         applies: |evidence| {
-            (evidence.reason_is("NEIGH_FAILED")
+            if evidence.reason_is("NEIGH_FAILED")
                 || evidence.freed_in_any(&[
                     "neigh_invalidate",
                     "arp_error_report",
                     "ndisc_error_report",
-                ]))
-            .then_some(Proved)
+                ])
+            {
+                return Some(Proved);
+            }
+            // The packet itself, not one that waited: nobody is asked any more.
+            (evidence.named_reason().is_none()
+                && evidence.freed_in("__neigh_event_send")
+                && evidence.key.outcome == outcome::DROPPED)
+                .then_some(Inferred)
         },
     },
     Cause {
@@ -151,7 +165,10 @@ pub const CAUSES: &[Cause] = &[
             if evidence.reason_is("NEIGH_QUEUEFULL") {
                 return Some(Proved);
             }
-            (evidence.named_reason().is_none() && evidence.freed_in("__neigh_event_send"))
+            // What gives way is the oldest that waits, not the one that is sent.
+            (evidence.named_reason().is_none()
+                && evidence.freed_in("__neigh_event_send")
+                && evidence.key.outcome != outcome::DROPPED)
                 .then_some(Inferred)
         },
     },
