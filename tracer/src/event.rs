@@ -70,6 +70,10 @@ pub struct Known {
     /// later began with zeros.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Counters>,
+    /// It is not there any more; this is how it was last seen.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// A record, with the addresses of its stack.

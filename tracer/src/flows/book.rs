@@ -88,6 +88,8 @@ pub struct Book {
     devices: HashMap<(u32, u32), Arc<Device>>,
     /// Counters at the start; a device that is not here came later.
     before: HashMap<(u32, u32), Counters>,
+    /// Those of them that are not there any more.
+    gone: HashSet<(u32, u32)>,
     netns: HashMap<u32, String>,
     /// Is [`FOU`] there? Unknown until somebody looked.
     fou: Option<bool>,
@@ -117,6 +119,7 @@ impl Book {
             findings: HashMap::new(),
             devices: HashMap::new(),
             before: HashMap::new(),
+            gone: HashSet::new(),
             netns: HashMap::new(),
             fou: None,
             sought: HashSet::new(),
@@ -179,6 +182,7 @@ impl Book {
         let known = |device: &Arc<Device>| Known {
             device: (**device).clone(),
             before: Some(device.counters),
+            gone: self.gone.contains(&(device.netns, device.ifindex)),
         };
         let places = self.places.iter();
         let netns = self.netns.iter();
@@ -234,16 +238,36 @@ impl Book {
     /// What a newer snapshot says that the book does not. `at_start`: tracing
     /// has not begun yet.
     pub fn news(&self, snapshot: Snapshot, at_start: bool) -> [Event; 2] {
-        let Snapshot { devices, names, .. } = snapshot;
+        let Snapshot {
+            devices,
+            names,
+            problems,
+        } = snapshot;
+        // Where not all could be read, what is not there may be.
+        let whole = !at_start && problems.is_empty();
+        let gone: Vec<Known> = self
+            .devices
+            .iter()
+            .filter(|(key, _)| whole && !devices.contains_key(key) && !self.gone.contains(key))
+            .map(|(_, device)| Known {
+                device: (**device).clone(),
+                before: None,
+                gone: true,
+            })
+            .collect();
         let devices = devices
             .into_iter()
             .filter(|(key, device)| {
-                at_start || self.devices.get(key).map(|known| &**known) != Some(device)
+                at_start
+                    || self.gone.contains(key)
+                    || self.devices.get(key).map(|known| &**known) != Some(device)
             })
             .map(|(_, device)| Known {
                 before: at_start.then_some(device.counters),
                 device,
-            });
+                gone: false,
+            })
+            .chain(gone);
         let names = names
             .into_iter()
             .filter(|(inode, name)| self.netns.get(inode) != Some(name));
@@ -260,8 +284,17 @@ impl Book {
 
     /// What is gone stays as it was last seen.
     fn device_is(&mut self, known: &Known) {
-        let Known { device, before } = known;
+        let Known {
+            device,
+            before,
+            gone,
+        } = known;
         let key = (device.netns, device.ifindex);
+        if *gone && self.gone.len() < MAX_KNOWN {
+            self.gone.insert(key);
+        } else {
+            self.gone.remove(&key);
+        }
         let other = self
             .devices
             .get(&key)

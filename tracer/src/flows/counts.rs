@@ -19,6 +19,8 @@ pub struct Counts {
     pub time_ns: u64,
     /// Could frames be opened and closed at that time?
     pub frames: bool,
+    /// Were all devices looked at, and their counters, at that time?
+    pub surveyed: bool,
     pub lost: Lost,
     /// What vanished.
     pub tallies: BTreeMap<TallyKey, Tally>,
@@ -86,6 +88,7 @@ impl Counts {
         let Self {
             time_ns,
             frames,
+            surveyed,
             lost,
             tallies,
             passed,
@@ -93,6 +96,7 @@ impl Counts {
             devices,
         } = newer;
         (self.time_ns, self.frames, self.lost) = (*time_ns, *frames, *lost);
+        self.surveyed = *surveyed;
         let mut left_out = 0;
         take(&mut self.tallies, tallies, &mut left_out);
         take(&mut self.passed, passed, &mut left_out);

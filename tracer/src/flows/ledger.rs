@@ -98,7 +98,7 @@ pub fn ledger(
         families: asymmetry::families(&outcomes),
         asymmetry,
         asymmetry_after_sending,
-        counters: Vec::new(),
+        counters: None,
     }
 }
 

@@ -96,8 +96,9 @@ pub struct Ledger {
     /// What separates those that were sent and lost then from the rest of those
     /// that were sent.
     pub asymmetry_after_sending: Vec<Asymmetry>,
-    /// How far the device's counters moved since the start, by netlink.
-    pub counters: Vec<(&'static str, u64)>,
+    /// How far the device's counters moved since the start, by netlink; `None` where
+    /// they are not of the same time as the rest.
+    pub counters: Option<Vec<(&'static str, u64)>>,
 }
 
 impl Ledger {

@@ -133,7 +133,7 @@ struct Hooked {
 }
 
 impl Probes {
-    /// Loads and attaches. `symbols` is awaited only after the programs are
+    /// Loads and attaches; nothing is counted yet. `symbols` is awaited only after the programs are
     /// loaded; points named in `withheld` are left out.
     pub fn attach(
         btf: &Arc<Btf>,
@@ -236,8 +236,12 @@ impl Probes {
         }
         let symbols = symbols()?;
         probes.follow_modules(&symbols);
-        probes.switch(switch::READY, 1)?;
         Ok((probes, symbols))
+    }
+
+    /// From here on, or no more, the programs look at what happens.
+    pub fn count(&mut self, on: bool) -> Result<()> {
+        self.switch(switch::READY, on.into())
     }
 
     /// Loads the programs that follow another at its tracepoint.

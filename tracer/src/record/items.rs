@@ -161,7 +161,14 @@ struct Answer {
 struct Counted {
     time_ns: u64,
     frames: bool,
+    #[serde(default = "yes")]
+    surveyed: bool,
     lost: Lost,
+}
+
+/// Recordings of before 0.1.0 do not say.
+fn yes() -> bool {
+    true
 }
 
 /// The last item.
@@ -259,6 +266,7 @@ pub fn put(
             let Counts {
                 time_ns,
                 frames,
+                surveyed,
                 lost,
                 tallies,
                 passed,
@@ -284,6 +292,7 @@ pub fn put(
             let counted = Counted {
                 time_ns: *time_ns,
                 frames: *frames,
+                surveyed: *surveyed,
                 lost: *lost,
             };
             put_json(kind::COUNTED, &counted, out);
@@ -456,12 +465,14 @@ impl Decoder {
                 let Counted {
                     time_ns,
                     frames,
+                    surveyed,
                     lost,
                 } = json(content, MAX_ITEM, MAX_TEXT)?;
                 check([lost.ring, lost.tally, lost.frames, lost.missed])?;
                 Event::Counts(Counts {
                     time_ns,
                     frames,
+                    surveyed,
                     lost,
                     ..std::mem::take(&mut self.counts)
                 })

@@ -135,6 +135,7 @@ fn counts(time_ns: u64, tallies: &[(TallyKey, u64)], passed: u64) -> Event {
     Event::Counts(Counts {
         time_ns,
         frames: true,
+        surveyed: true,
         lost: Lost::default(),
         tallies: tallies
             .iter()
@@ -208,7 +209,13 @@ fn events() -> Vec<Event> {
         },
         ..device.clone()
     };
-    let known = |device, before| Event::Devices(vec![Known { device, before }]);
+    let known = |device, before| {
+        Event::Devices(vec![Known {
+            device,
+            before,
+            gone: false,
+        }])
+    };
     vec![
         Event::Netns(vec![(2, "blue".to_owned())]),
         known(device, before),

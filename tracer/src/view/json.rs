@@ -324,7 +324,10 @@ pub fn device(ledger: &Ledger) -> String {
     };
     let mut object = Object::of("device");
     object.put("dev", ledger.name.as_str());
-    object.put("kind", ledger.kind.as_str());
+    object.put_some(
+        "kind",
+        Some(ledger.kind.as_str()).filter(|kind| !kind.is_empty()),
+    );
     object.put_some("netns", ledger.netns.as_deref());
     object.put("packets_in", ledger.tally.packets_in);
     object.put("sent", ledger.tally.sent);
@@ -332,7 +335,7 @@ pub fn device(ledger: &Ledger) -> String {
     object.put("unexplained", ledger.unexplained());
     object.put("by_cause", sums(&ledger.by_cause));
     object.put("lost_after_sending", sums(&ledger.lost_after_sending));
-    object.put("counters", sums(&ledger.counters));
+    object.put_some("counters", ledger.counters.as_deref().map(sums));
     object.put("asymmetry", json!(ledger.asymmetry));
     if !ledger.asymmetry_after_sending.is_empty() {
         let later = json!(ledger.asymmetry_after_sending);

@@ -123,6 +123,7 @@ fn devices(out: &mut String, report: &Report) {
         let counters: Vec<String> = ledger
             .counters
             .iter()
+            .flatten()
             .map(|(name, by)| format!("{name} +{by}"))
             .collect();
         let _ = writeln!(

@@ -303,7 +303,9 @@ impl Book {
                     ledger.kind.clone_from(&device.kind);
                     // A device made while tracing began with zeros.
                     let before = self.before.get(&id).copied().unwrap_or_default();
-                    ledger.counters = device.counters.delta(&before);
+                    if self.counts.surveyed && !self.gone.contains(&id) {
+                        ledger.counters = Some(device.counters.delta(&before));
+                    }
                 }
                 ledger
             })
