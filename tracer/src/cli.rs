@@ -73,8 +73,10 @@ pub enum Command {
     ///
     /// Exit status: 0 the same, 1 different, 125 not comparable.
     Diff {
+        /// A recording
         #[arg(value_name = "A")]
         a: PathBuf,
+        /// The one to compare it with
         #[arg(value_name = "B")]
         b: PathBuf,
     },
@@ -189,9 +191,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => number * 3600.0,
         other => return Err(format!("unknown unit '{other}': use ms, s, m or h")),
     };
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected a time above zero".to_owned()),
+    // What is longer than can be counted does not come.
+    let duration = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    match duration.is_zero() || seconds < 0.0 {
+        false => Ok(duration),
+        true => Err("expected a time above zero".to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use tracer_common::config::Config;
 use crate::{
     cli::{Format, Options},
     kernel::{btf::Btf, host, offsets, reasons::Reasons, symbols::Symbols},
-    probes::{Missing, Prepared, Probes},
+    probes::{self, Attached, Missing, Prepared, Probes},
     terminal,
     view::json,
 };
@@ -93,58 +93,85 @@ pub fn run(options: &Options) -> Result<u8> {
         )
     });
     let code = match attempt {
-        Ok((probes, _)) => {
+        Ok((probes, symbols)) => {
             let code = u8::from(!probes.has_frames()) * crate::COULD_NOT_TRACE;
             if options.format == Format::Json {
                 let start = json::start(&release, &arch, &probes.attached, &probes.missing);
                 terminal::print(&format!("{start}\n"))?;
                 return Ok(code);
             }
+            let _ = writeln!(
+                out,
+                "symbols       {}",
+                match symbols.hidden() {
+                    true =>
+                        "hidden: functions have no names (CAP_SYSLOG shows them with kernel.kptr_restrict=1, or sysctl -w kernel.kptr_restrict=0)",
+                    false => "shown by this kernel",
+                }
+            );
             let _ = writeln!(out, "frames        {}", probes.frames());
-            out.push_str("\nattached\n");
-            for attached in &probes.attached {
-                let module = attached
-                    .module
-                    .as_ref()
-                    .map_or(String::new(), |m| format!(" [{m}]"));
-                let _ = writeln!(
-                    out,
-                    "  {:24} {:10} {}{module}",
-                    attached.point, attached.way, attached.target
-                );
-            }
-            if !probes.missing.is_empty() {
-                out.push_str("\nmissing\n");
-            }
-            for missing in &probes.missing {
-                let _ = writeln!(
-                    out,
-                    "  {:24} {}\n  {:24} lost: {}",
-                    missing.point, missing.why, "", missing.lost
-                );
-            }
-            if !host::has_kprobes() {
-                out.push_str("\nto get it back: boot a kernel with CONFIG_KPROBES=y and BPF tracing programs allowed\n");
-            }
+            points(&mut out, "attached", &probes.attached, &probes.missing);
             code
         }
-        Err(error) if options.format == Format::Json => {
-            let everything = Missing {
-                point: "all".to_owned(),
-                why: format!("{error:#}"),
-                lost: "everything".into(),
-            };
-            let start = json::start(&release, &arch, &[], &[everything]);
-            terminal::print(&format!("{start}\n"))?;
-            crate::COULD_NOT_TRACE
-        }
         Err(error) => {
+            let (would, mut missing) = match &btf {
+                Ok(btf) => {
+                    let symbols = Symbols::load().ok();
+                    let has_reasons = Reasons::from_btf(btf).exist();
+                    probes::would_attach(btf, symbols.as_ref(), has_reasons)
+                }
+                Err(_) => (Vec::new(), Vec::new()),
+            };
+            if options.format == Format::Json {
+                missing.insert(
+                    0,
+                    Missing {
+                        point: "all".to_owned(),
+                        why: format!("{error:#}"),
+                        lost: "everything".into(),
+                    },
+                );
+                let start = json::start(&release, &arch, &would, &missing);
+                terminal::print(&format!("{start}\n"))?;
+                return Ok(crate::COULD_NOT_TRACE);
+            }
             let _ = writeln!(out, "\ncannot trace: {error:#}");
+            points(&mut out, "would be attached", &would, &missing);
             crate::COULD_NOT_TRACE
         }
     };
-    if options.format != Format::Json {
-        terminal::print(&out)?;
-    }
+    terminal::print(&out)?;
     Ok(code)
+}
+
+/// Each point with its way; those that are missing with what that costs, and how to
+/// get it back.
+fn points(out: &mut String, title: &str, attached: &[Attached], missing: &[Missing]) {
+    if !attached.is_empty() {
+        let _ = writeln!(out, "\n{title}");
+    }
+    for attached in attached {
+        let module = attached
+            .module
+            .as_ref()
+            .map_or(String::new(), |m| format!(" [{m}]"));
+        let _ = writeln!(
+            out,
+            "  {:24} {:10} {}{module}",
+            attached.point, attached.way, attached.target
+        );
+    }
+    if !missing.is_empty() {
+        out.push_str("\nmissing\n");
+    }
+    for missing in missing {
+        let _ = writeln!(
+            out,
+            "  {:24} {}\n  {:24} lost: {}",
+            missing.point, missing.why, "", missing.lost
+        );
+        if let Some(back) = missing.way_back() {
+            let _ = writeln!(out, "  {:24} back: {back}", "");
+        }
+    }
 }

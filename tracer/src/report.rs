@@ -2,7 +2,8 @@
 //! a part of it.
 
 use std::{
-    fs::File,
+    collections::BTreeSet,
+    fs::{self, File},
     io::{self, BufWriter, Read, Write},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -13,10 +14,10 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     cli::Options,
-    devices::printable,
-    event::Event,
+    devices::{did_you_mean, printable},
+    event::{Event, Known},
     filter::{self, Recorded, World},
-    flows::Selection,
+    flows::{Selection, until_zero},
     pcapng::{self, Packets},
     record::{Broken, Recording},
     session::Usage,
@@ -40,11 +41,23 @@ pub fn run(options: &Options, path: &Path, packets: Option<&(PathBuf, u32)>) -> 
         .map(|(path, snaplen)| anyhow::Ok((path, pcapng::create(path)?, *snaplen)))
         .transpose()?;
     let out = BufWriter::new(io::stdout());
-    let (story, broken) =
-        tell(file, &name, options, selection, out).map_err(|error| anyhow!("{name}: {error:#}"))?;
+    let told = tell(file, &name, options, selection, out);
+    let (story, broken) = match told {
+        Ok(told) => told,
+        Err(error) => {
+            // Nothing is in it yet.
+            if let Some((path, ..)) = packets {
+                let _ = fs::remove_file(path);
+            }
+            return Err(anyhow!("{name}: {error:#}"));
+        }
+    };
     if let Some((to, out, snaplen)) = packets {
         let written = write_packets(&story, open(path)?, out, snaplen);
-        let (written, left_out) = written.with_context(|| shown(to))?;
+        let (written, left_out) = written.with_context(|| shown(to)).inspect_err(|_| {
+            // A part of it is no use, and stands in the way.
+            let _ = fs::remove_file(to);
+        })?;
         let _ = writeln!(
             io::stderr(),
             "tracer: wrote {}: {written} packets{}",
@@ -81,7 +94,11 @@ pub fn shown(path: &Path) -> String {
 }
 
 pub fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| anyhow!("cannot read {}: {error}", shown(path)))
+    let file = File::open(path).map_err(|error| anyhow!("cannot read {}: {error}", shown(path)))?;
+    if file.metadata().is_ok_and(|about| about.is_dir()) {
+        return Err(anyhow!("cannot read {}: it is a directory", shown(path)));
+    }
+    Ok(file)
 }
 
 /// The host that the file was recorded on. Its names are looked up when an
@@ -92,24 +109,56 @@ pub fn world(path: &Path) -> impl World {
 
 /// What network namespaces were called, as far as it can be read.
 fn namespaces(path: &Path) -> Vec<(u32, String)> {
-    let mut names = Vec::new();
-    let Some((mut recording, _)) = open(path).ok().and_then(|file| Recording::open(file).ok())
-    else {
-        return names;
-    };
-    while let Ok(Some(event)) = recording.next() {
-        if let Event::Netns(more) = event {
-            for name in more {
-                if !names.contains(&name) && names.len() < MAX_NAMES {
-                    names.push(name);
-                }
-            }
-        }
-    }
-    names
+    contents(path).map_or_else(Vec::new, |contents| contents.netns)
 }
 
-/// Most names of namespaces that are looked through.
+/// What a recording has names of.
+#[derive(Default)]
+struct Contents {
+    netns: Vec<(u32, String)>,
+    devices: BTreeSet<Vec<u8>>,
+}
+
+/// Reads them as far as it goes; `None` where the file cannot be read twice.
+fn contents(path: &Path) -> Option<Contents> {
+    if !path.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut contents = Contents::default();
+    let (mut recording, _) = Recording::open(open(path).ok()?).ok()?;
+    while let Ok(Some(event)) = recording.next() {
+        match event {
+            Event::Netns(more) => {
+                for name in more {
+                    if !contents.netns.contains(&name) && contents.netns.len() < MAX_NAMES {
+                        contents.netns.push(name);
+                    }
+                }
+            }
+            Event::Devices(more) => {
+                for Known { device, .. } in more {
+                    if contents.devices.len() < MAX_NAMES {
+                        contents.devices.insert(device.name);
+                        contents.devices.extend(device.altnames);
+                    }
+                }
+            }
+            Event::Records(samples) => {
+                let named = samples.iter().filter(|sample| sample.record.dev[0] != 0);
+                for sample in named {
+                    let name = until_zero(&sample.record.dev);
+                    if contents.devices.len() < MAX_NAMES && !contents.devices.contains(name) {
+                        contents.devices.insert(name.to_vec());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(contents)
+}
+
+/// Most names of namespaces, and of devices, that are looked through.
 const MAX_NAMES: usize = 4096;
 
 /// The part of the file that is asked for.
@@ -120,15 +169,31 @@ fn selection(options: &Options, path: &Path) -> Result<Selection> {
         selection = selection.by_filter(filter::program(text, &world)?);
     }
     if let Some(spec) = &options.netns {
-        let inode = match spec.parse() {
-            Ok(inode) => inode,
-            Err(_) => world
-                .netns(spec)
-                .map_err(|why| Usage(format!("--netns: {why}")))?,
+        // As it was given to tracer: a name, a path or, of a recording, an inode.
+        let name = spec.rsplit('/').next().unwrap_or(spec);
+        let name = match name.parse::<u32>() {
+            Ok(inode) => format!("net:[{inode}]"),
+            Err(_) => name.to_owned(),
         };
+        let inode = world
+            .netns(&name)
+            .map_err(|why| Usage(format!("--netns: {why}")))?;
         selection = selection.by_netns(inode);
     }
     if let Some(name) = &options.dev {
+        let contents = contents(path);
+        if let Some(Contents { devices, .. }) = contents
+            && devices.len() < MAX_NAMES
+            && !devices.contains(name.as_bytes())
+        {
+            let known = devices.iter().map(Vec::as_slice);
+            return Err(Usage(format!(
+                "--dev: the recording has no device '{}'{}",
+                printable(name.as_bytes()),
+                did_you_mean(name.as_bytes(), known)
+            ))
+            .into());
+        }
         selection = selection.by_dev(name.as_bytes()).ok_or_else(|| {
             let name = printable(name.as_bytes());
             Usage(format!("--dev: no device can be called '{name}'"))
@@ -164,7 +229,11 @@ fn write_packets<W: Write>(
     // Where it breaks off, that was said.
     while let Ok(Some(event)) = recording.next() {
         if let Event::Records(samples) = event {
-            for sample in &samples {
+            // What is repeated from the file before stands there.
+            let own = samples
+                .iter()
+                .filter(|sample| sample.record.time_ns >= story.start().time_ns);
+            for sample in own {
                 packets.packet(story.book(), sample)?;
             }
         }

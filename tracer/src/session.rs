@@ -205,6 +205,8 @@ impl<'a> Session<'a> {
         let own = netns::own().map_or(0, |netns| netns.inode);
         let watched = Watched {
             noop_queue: probes.has("noop_enqueue"),
+            icmp: probes.has("icmp_send"),
+            icmp6: probes.has("icmp6_send"),
             routes: probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4"),
             tables: probes.has("fib_table_lookup"),
             tables6: probes.has("fib6_table_lookup"),

@@ -222,8 +222,8 @@ impl<W: Write> Story<W> {
     fn row(&mut self, row: &Row, new: u64) -> Result<()> {
         let time = self.time(row.last_ns);
         let line = match self.manner.format {
-            Format::Json => json::drop(row, new, &time),
-            Format::Table | Format::Lines => lines::row(row, new, &time),
+            Format::Json => json::drop(row, new, &time, self.manner.stack),
+            Format::Table | Format::Lines => lines::row(row, new, &time, self.manner.stack),
             // It is told as a whole.
             Format::Markdown | Format::Html => return Ok(()),
         };

@@ -137,8 +137,14 @@ fn commands(command: &Command) -> Roff {
             let help = argument.get_long_help().or(argument.get_help());
             roff.control("RS", []);
             roff.control("TP", []);
-            roff.text([bold(argument.to_string())]);
-            roff.text([roman(help.map(ToString::to_string).unwrap_or_default())]);
+            let short = argument.get_short();
+            let short = short.map_or_else(String::new, |short| format!("-{short}, "));
+            roff.text([bold(format!("{short}{argument}"))]);
+            let mut help = help.map(ToString::to_string).unwrap_or_default();
+            if let [default] = argument.get_default_values() {
+                help.push_str(&format!(" [default: {}]", default.display()));
+            }
+            roff.text([roman(help)]);
             roff.control("RE", []);
         }
     }

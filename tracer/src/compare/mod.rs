@@ -235,7 +235,10 @@ fn exit_status(a: &Side, b: &Side, parting: Parting) -> u8 {
     if !a.is_seen() || !b.is_seen() {
         return crate::COULD_NOT_TRACE;
     }
+    // What is not seen to vanish may have, in a run that is not complete.
+    let open = |side: &Side| side.row().is_none() && !side.is_certain();
     match parting.parted {
+        Some(_) if open(a) || open(b) => crate::COULD_NOT_TRACE,
         Some(_) => 1,
         None if a.is_certain() && b.is_certain() => 0,
         None => crate::COULD_NOT_TRACE,

@@ -47,7 +47,8 @@ pub struct Fate {
 }
 
 /// Packets by cause; with what tells two apart that have the same id.
-pub type Causes = BTreeMap<(&'static str, String), (u64, Confidence)>;
+pub type Causes = BTreeMap<Cause, (u64, Confidence)>;
+type Cause = (&'static str, String);
 
 /// A namespace without a name has another number in each run.
 pub fn namespace(label: Option<&str>) -> Option<String> {
@@ -175,7 +176,7 @@ impl Fate {
         (!self.dropped.is_empty(), !self.lost.is_empty())
     }
 
-    pub fn causes(&self) -> (Vec<&(&'static str, String)>, Vec<&(&'static str, String)>) {
+    pub fn causes(&self) -> (Vec<&Cause>, Vec<&Cause>) {
         (self.dropped.keys().collect(), self.lost.keys().collect())
     }
 

@@ -245,9 +245,7 @@ impl Run {
     /// Could it see that packets vanish like this?
     fn could_see(&self, fate: &Fate) -> bool {
         let has = |point: &&str| self.points.contains(*point);
-        fate.needs
-            .iter()
-            .all(|any| any.iter().any(|point| has(&point)))
+        fate.needs.iter().all(|any| any.iter().any(has))
     }
 
     /// The points that the other had and this one did not, but for those that it has

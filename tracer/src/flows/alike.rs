@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use tracer_common::tally::{LikeKey, LikeTally, like};
 
-use super::asymmetry::{Asymmetry, cleanness, of_counts};
+use super::asymmetry::{Asymmetry, cleanness, listed, of_counts};
 
 /// On each side there have to be so many packets: with less, what they have in
 /// common is chance.
@@ -41,14 +41,28 @@ pub fn splits(
         clean(attribute, least, counts, all)
     };
     let size = || clean("size", LEAST, sizes(&counted)?, all);
+    // Of other families there is no such thing: they have to be none of those that
+    // vanish.
+    let others = counted
+        .iter()
+        .filter(|(key, ..)| key.flags & like::IPV4 == 0);
+    let others_pass = others.clone().all(|(_, _, vanished)| *vanished == 0);
+    let of_others: u64 = others.map(|(_, passed, _)| passed).sum();
     let fragments = || {
-        by("fragmentation", LEAST, &|key| {
+        let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let of_ipv4 = counted
+            .iter()
+            .filter(|(key, ..)| key.flags & like::IPV4 != 0);
+        for (key, passed, vanished) in of_ipv4 {
             let word = match key.flags & like::DONT_FRAGMENT {
                 0 => "may be fragmented",
                 _ => "may not be fragmented",
             };
-            (key.flags & like::IPV4 != 0).then(|| word.to_owned())
-        })
+            let counts = counts.entry(word.to_owned()).or_default();
+            counts.0 += passed;
+            counts.1 += vanished;
+        }
+        others_pass.then(|| clean("fragmentation", LEAST, counts, all - of_others))?
     };
     let mark = || by("mark", LEAST, &|key| Some(format!("{:#x}", key.mark)));
     let uid = || {
@@ -95,7 +109,7 @@ fn clean(
     for value in &mut values {
         value.clean = clean;
     }
-    Some(values)
+    listed(values)
 }
 
 /// Packets up to a size, and those above it, where the one pass and the others
@@ -210,6 +224,13 @@ mod tests {
                 "fragmentation may not be fragmented: 0 9"
             ]
         );
+        // What the kernel sends by IPv6 has nothing to do with it.
+        let with_ipv6 = [
+            of(1, |_| {}, 9, 0),
+            of(1, |key| key.flags |= like::DONT_FRAGMENT, 0, 9),
+            of(1, |key| key.flags = like::IPV6, 3, 0),
+        ];
+        assert_eq!(told(&with_ipv6).len(), 2);
         assert_eq!(
             split(|key| key.flags |= like::FIRST, 9),
             [

@@ -102,28 +102,58 @@ pub fn splits(outcomes: &[Outcome]) -> Vec<Asymmetry> {
             for value in &mut values {
                 value.clean = clean;
             }
-            Some(values)
+            listed(values)
         })
         .flatten()
         .collect()
 }
 
+/// Of many values those that go the way that fewer go, and the rest as one; `None`
+/// where both are too many to be told.
+pub fn listed(values: Vec<Asymmetry>) -> Option<Vec<Asymmetry>> {
+    if values.len() <= MAX_VALUES {
+        return Some(values);
+    }
+    let (pass, vanish): (Vec<_>, Vec<_>) = values
+        .into_iter()
+        .partition(|value| value.passed > value.dropped);
+    let (mut few, many) = match pass.len() < vanish.len() {
+        true => (pass, vanish),
+        false => (vanish, pass),
+    };
+    if few.len() >= MAX_VALUES {
+        return None;
+    }
+    let sum = |count: fn(&Asymmetry) -> u64| many.iter().map(count).sum();
+    few.push(Asymmetry {
+        attribute: many[0].attribute,
+        value: format!("{} others", many.len()),
+        passed: sum(|value| value.passed),
+        dropped: sum(|value| value.dropped),
+        clean: many[0].clean,
+    });
+    Some(few)
+}
+
 /// How clean the split of so many packets is; `None` if it is none.
 pub fn cleanness(values: &[Asymmetry], all: u64) -> Option<u8> {
     let minority = |value: &Asymmetry| value.passed.min(value.dropped);
-    let is_pure =
-        |value: &Asymmetry| minority(value) * 100 <= (100 - CLEAN) * (value.passed + value.dropped);
+    let is_pure = |value: &Asymmetry| {
+        let all = u128::from(value.passed) + u128::from(value.dropped);
+        u128::from(minority(value)) * 100 <= u128::from(100 - CLEAN) * all
+    };
     let two_ways = values.iter().any(|value| value.passed > value.dropped)
         && values.iter().any(|value| value.dropped > value.passed);
     let counted: u64 = values
         .iter()
         .map(|value| value.passed + value.dropped)
         .sum();
-    if values.len() > MAX_VALUES || !two_ways || counted < all || !values.iter().all(is_pure) {
+    if !two_ways || counted < all || !values.iter().all(is_pure) {
         return None;
     }
     let strays: u64 = values.iter().map(minority).sum();
-    u8::try_from((all - strays) * 100 / all.max(1)).ok()
+    let clean = u128::from(all - strays) * 100 / u128::from(all.max(1));
+    u8::try_from(clean).ok()
 }
 
 #[cfg(test)]
@@ -200,5 +230,19 @@ mod tests {
         assert_eq!(clean(&some), None, "of one it is not known");
         let many: Vec<Outcome> = (0..9).map(|n| to(n, u64::from(n), 0)).collect();
         assert_eq!(clean(&many), None);
+    }
+
+    #[test]
+    fn of_many_values_the_few_are_told() {
+        let mut outcomes: Vec<Outcome> = (0..50).map(|n| to(n, 8, 0)).collect();
+        outcomes.push(to(99, 0, 50));
+        let told: Vec<_> = splits(&outcomes)
+            .into_iter()
+            .map(|split| (split.value, split.passed, split.dropped))
+            .collect();
+        let expected = [("0.0.0.99", 0, 50), ("50 others", 400, 0)];
+        assert_eq!(told, expected.map(|(value, a, b)| (value.to_owned(), a, b)));
+        outcomes.extend((100..120).map(|n| to(n, 0, 8)));
+        assert!(splits(&outcomes).is_empty(), "too many of both");
     }
 }

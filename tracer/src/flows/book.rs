@@ -61,11 +61,21 @@ struct Seen {
 pub struct Watched {
     /// The queue of devices without carrier.
     pub noop_queue: bool,
+    /// ICMP and ICMPv6 errors.
+    #[serde(default = "yes")]
+    pub icmp: bool,
+    #[serde(default = "yes")]
+    pub icmp6: bool,
     /// Look-ups of routes.
     pub routes: bool,
     /// The answers of single routing tables, of IPv4 and of IPv6.
     pub tables: bool,
     pub tables6: bool,
+}
+
+/// Recordings of before 0.1.0 do not say.
+fn yes() -> bool {
+    true
 }
 
 /// See the module.

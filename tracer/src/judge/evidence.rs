@@ -69,6 +69,8 @@ pub struct Evidence {
     pub kind: String,
     /// Was the queue of devices without carrier watched?
     pub noop_watched: bool,
+    /// Were ICMP errors to the sender watched?
+    pub errors_watched: bool,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
     /// Were the answers of single routing tables of the underlay watched?

@@ -45,6 +45,7 @@ pub fn sit() -> Evidence {
         freed_device: None,
         kind: "sit".to_owned(),
         noop_watched: true,
+        errors_watched: true,
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),

@@ -6,6 +6,7 @@ mod hooks;
 pub mod kinds;
 mod kprobe;
 mod load;
+mod plan;
 pub mod points;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 pub use attach::{Missed, Prepared, Probes};
+pub use plan::would_attach;
 
 /// A point that is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,16 +4,16 @@
 //! counts are read. Whatever stops the tracer costs what came since.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use tracer_common::tally::TallyKey;
+use tracer_common::{record::Record, tally::TallyKey};
 
 use super::{
     blocks::{self, HEADER, MAGIC},
@@ -32,6 +32,9 @@ const BLOCK: usize = 256 << 10;
 /// How much older than the counts a record may be that they do not include yet:
 /// a packet is counted after it was looked at.
 const SLACK_NS: u64 = 10_000_000;
+
+/// Most records that are repeated in the next file.
+const MAX_NEWEST: usize = 4096;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,15 @@ impl Output {
     /// Makes the file. One that is there is only written over if it is a
     /// recording, and if `force` says so; not before there is something to write.
     pub fn open(path: &Path, limits: Limits, force: bool) -> Result<Self> {
+        let limits = Limits {
+            // Without a size there is no other.
+            files: if limits.size.is_some() {
+                limits.files
+            } else {
+                1
+            },
+            ..limits
+        };
         for n in 1..limits.files {
             may_be_overwritten(&numbered(path, n), force)?;
         }
@@ -90,7 +102,14 @@ impl Output {
             base: Counts::default(),
             since: HashMap::new(),
             uncounted: Vec::new(),
+            newest: HashMap::new(),
         };
+        // Whatever it was before: only its owner may read it.
+        let owners = Permissions::from_mode(0o600);
+        if recorder.file.metadata().is_ok_and(|about| about.is_file()) {
+            let closed = recorder.file.set_permissions(owners);
+            closed.with_context(|| cannot("close to others", &self.path))?;
+        }
         recorder.begin(start)?;
         self.new = false;
         Ok(recorder)
@@ -195,6 +214,9 @@ pub struct Recorder {
     since: HashMap<TallyKey, Sample>,
     /// Those of them that the last counts may not include.
     uncounted: Vec<Sample>,
+    /// The newest record of each sort, for the next file: of a storm that goes on
+    /// there may come no other for long.
+    newest: HashMap<TallyKey, Record>,
 }
 
 impl Recorder {
@@ -232,7 +254,11 @@ impl Recorder {
         match event {
             Event::Records(samples) => {
                 for sample in samples {
-                    self.since.insert(sample.record.key, sample.clone());
+                    let key = sample.record.key;
+                    self.since.insert(key, sample.clone());
+                    if self.newest.len() < MAX_NEWEST || self.newest.contains_key(&key) {
+                        self.newest.insert(key, sample.record);
+                    }
                 }
                 None
             }
@@ -306,7 +332,18 @@ impl Recorder {
         for event in known {
             self.append(event)?;
         }
-        let uncounted = std::mem::take(&mut self.uncounted);
+        let mut uncounted = std::mem::take(&mut self.uncounted);
+        let repeated: HashSet<TallyKey> = uncounted.iter().map(|it| it.record.key).collect();
+        let others = self
+            .newest
+            .values()
+            .filter(|it| !repeated.contains(&it.key));
+        uncounted.extend(others.map(|record| Sample {
+            record: *record,
+            // The file before has them.
+            stack: Vec::new(),
+            packet: None,
+        }));
         self.append(&Event::Records(uncounted))?;
         self.flush()
     }

@@ -16,6 +16,7 @@ use super::{
     plain::{self, Layout, Plain, Plan},
 };
 use crate::{
+    devices::Device,
     devices::printable,
     event::{Event, Known, Packet, Sample, Start},
     flows::Counts,
@@ -36,8 +37,13 @@ const MAX_TEXT: usize = 1 << 10;
 const MAX_LONG_TEXT: usize = 16 << 10;
 /// Longest name of a device in bytes, with room to spare.
 const MAX_NAME: usize = 64;
+/// Most alternative names of a device, and bytes of each (`ALTIFNAMSIZ`).
+const MAX_ALTNAMES: usize = 64;
+const MAX_ALTNAME: usize = 128;
+/// Most bytes of all that is known besides records and counts.
+const MAX_KNOWN: usize = 32 << 20;
 /// Most addresses of a stack.
-const MAX_STACK: usize = 1024;
+const MAX_STACK: usize = 127;
 /// Most counts between two looks at them.
 const MAX_COUNTS: usize = 1 << 17;
 /// No counter gets as far: sums of them fit where they are summed.
@@ -337,6 +343,8 @@ pub struct Decoder {
     ledger: Plan,
     /// Counts of which it is not known yet when they were.
     counts: Counts,
+    /// Bytes of what is known besides records and counts.
+    known: usize,
 }
 
 impl Decoder {
@@ -354,6 +362,7 @@ impl Decoder {
             like: Plan::of::<(LikeKey, LikeTally)>(&layouts.like).map_err(damaged)?,
             ledger: Plan::of::<(DeviceKey, DeviceTally)>(&layouts.ledger).map_err(damaged)?,
             counts: Counts::default(),
+            known: 0,
         };
         Ok((begin, decoder))
     }
@@ -407,16 +416,31 @@ impl Decoder {
     }
 
     fn item(&mut self, kind: u16, content: &[u8]) -> Result<Option<Said>, Broken> {
+        if matches!(
+            kind,
+            kind::DEVICE | kind::NETNS | kind::PLACE | kind::MODULE | kind::ANSWER
+        ) {
+            self.known = self.known.saturating_add(content.len());
+            if self.known > MAX_KNOWN {
+                return Err(damaged(
+                    "it knows more devices, places and answers than any host has",
+                ));
+            }
+        }
         let event = match kind {
             kind::DEVICE => {
                 let known: Known = json(content, MAX_ITEM, MAX_TEXT)?;
-                if known.device.name.len() > MAX_NAME {
-                    return Err(damaged("a device has a name longer than any"));
+                let Device { name, altnames, .. } = &known.device;
+                if name.len() > MAX_NAME
+                    || altnames.len() > MAX_ALTNAMES
+                    || altnames.iter().any(|name| name.len() > MAX_ALTNAME)
+                {
+                    return Err(damaged("a device has a name longer than any, or too many"));
                 }
                 Event::Devices(vec![known])
             }
             kind::NETNS => {
-                let Netns { inode, name } = json(content, MAX_ITEM, MAX_LONG_TEXT)?;
+                let Netns { inode, name } = json(content, MAX_ITEM, MAX_TEXT)?;
                 Event::Netns(vec![(inode, name)])
             }
             kind::PLACE => {

@@ -55,6 +55,8 @@ fn start() -> Start {
         }],
         watched: Watched {
             noop_queue: true,
+            icmp: true,
+            icmp6: true,
             routes: true,
             tables: false,
             tables6: false,

@@ -79,11 +79,16 @@ fn probe(attached: &Attached) -> Value {
 }
 
 fn missed(missing: &Missing) -> Value {
-    json!({"point": missing.point, "why": missing.why, "lost": missing.lost})
+    let mut object = Object::new();
+    object.put("point", missing.point.as_str());
+    object.put("why", missing.why.as_str());
+    object.put("lost", &*missing.lost);
+    object.put_some("back", missing.way_back());
+    object.value()
 }
 
 /// Packets that vanished; `count` of them since the line before about them.
-pub fn drop(row: &Row, count: u64, time: &str) -> String {
+pub fn drop(row: &Row, count: u64, time: &str, stack: bool) -> String {
     let evidence = &row.evidence;
     let key = &evidence.key;
     let record = evidence.record.as_deref();
@@ -103,7 +108,14 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
     match key.outcome {
         outcome::STRAY | outcome::UNRELATED if key.seen & seen::INNER_DECODED == 0 => object.put(
             "outer",
-            flow(&key.flow, record.map(|record| record.outer_length)),
+            // Of what no tunnel has anything to do with, there is one length only.
+            flow(
+                &key.flow,
+                record.map(|record| match record.outer_length {
+                    0 => record.length,
+                    outer => outer,
+                }),
+            ),
         ),
         _ => {
             object.put("inner", flow(&key.flow, record.map(|record| record.length)));
@@ -126,7 +138,10 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
         object.put("counters", counters(record));
     }
     // The inner sender's; of the outer packet's error it hears nothing.
-    object.put("told", told(row).filter(|_| text::inner_is_told(row)));
+    let told_inner = told(row).filter(|_| text::inner_is_told(row));
+    if told_inner.is_some() || evidence.errors_watched {
+        object.put("told", told_inner);
+    }
     object.put_some(
         "outer_told",
         told(row).filter(|_| !text::inner_is_told(row)),
@@ -135,7 +150,7 @@ pub fn drop(row: &Row, count: u64, time: &str) -> String {
         object.put("process", process);
     }
     object.put("count", count);
-    if !row.stack.is_empty() {
+    if stack && !row.stack.is_empty() {
         object.put(
             "stack",
             row.stack

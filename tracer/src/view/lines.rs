@@ -3,8 +3,9 @@
 use super::text;
 use crate::flows::Row;
 
-/// One line, without the newline. `count` packets since the line before.
-pub fn row(row: &Row, count: u64, time: &str) -> String {
+/// One line, without the newline; with `stack`, another for each place of the
+/// kernel's stack. `count` packets since the line before.
+pub fn row(row: &Row, count: u64, time: &str, stack: bool) -> String {
     let evidence = &row.evidence;
     let mut parts = vec![
         time.to_owned(),
@@ -24,5 +25,10 @@ pub fn row(row: &Row, count: u64, time: &str) -> String {
     parts.push(text::counters(row));
     parts.push(text::sender(row));
     parts.retain(|part| !part.is_empty());
-    parts.join("  ")
+    let mut line = parts.join("  ");
+    for place in row.stack.iter().filter(|_| stack) {
+        line.push_str("\n    ");
+        line.push_str(&text::place(Some(place)));
+    }
+    line
 }

@@ -62,6 +62,46 @@ fn interrupt_and_terminate_print_the_summary() {
 }
 
 #[test]
+fn a_hang_up_ends_a_recording_as_a_request_does() {
+    if !can_trace() {
+        return;
+    }
+    let Some(net) = Net::new("vx0") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("rec");
+    let path = file.to_str().expect("text");
+    let running = Running::start(tracer(&["record", "-v", "-o", path, "--netns", &net.name]));
+    running.wait_for_stderr("attached");
+    net.send(3, b"sender");
+    running.signal(Signal::HUP);
+    running.finish().assert_code(1);
+    let told = Output::of(tracer(&["report", "--format", "json", path]));
+    told.assert_code(1);
+    let end = told.json().pop().expect("lines");
+    assert_eq!((&end["complete"], &end["drops"]), (&true.into(), &3.into()));
+}
+
+#[test]
+fn a_time_that_never_comes() {
+    if !can_trace() {
+        return;
+    }
+    let Some(net) = Net::new("vx0") else { return };
+    for time in ["18446744073709551615", "10000000000000000000", "99999999h"] {
+        let own = [
+            "run",
+            "--netns",
+            &net.name,
+            "--duration",
+            time,
+            "--",
+            "true",
+        ];
+        Output::of(tracer(&own)).assert_code(0);
+    }
+}
+
+#[test]
 fn interrupted_at_once() {
     if !can_trace() {
         return;
@@ -167,7 +207,21 @@ fn a_reader_that_leaves_ends_it() {
 
 #[test]
 fn nobody_reads_from_the_start() {
-    for (arguments, code) in [(&["explain"][..], 0), (&["--help"], 0)] {
+    let (old, new) = (
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/recordings/seed-5.10.rec"
+        ),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/seed-6.1.rec"),
+    );
+    for (arguments, code) in [
+        (&["explain"][..], 0),
+        (&["--help"], 0),
+        (&["diff", old, new], 1),
+        (&["diff", "--format", "json", old, new], 1),
+        (&["compare", "--a", "inner ip6", "--b", "inner ip", new], 0),
+        (&["report", old], 1),
+    ] {
         let (child, reader) = piped(arguments);
         drop(reader);
         ended_quietly(child, code);

@@ -199,8 +199,16 @@ fn a_part_of_a_recording() {
     assert!(ip6 > 0);
     assert_eq!(ip6 + others, of);
     assert_eq!(parts(&["--filter", "uid 4242"]).0, 0);
-    assert_eq!(parts(&["--dev", "no-such"]).0, 0);
     assert_eq!(parts(&["--dev", "fou_test"]).0, all);
+
+    for (wrong, said) in [
+        (["--dev", "fou_tset"], "did you mean fou_test?"),
+        (["--netns", "1"], "no network namespace 'net:[1]'"),
+    ] {
+        let output = report(Path::new(&path), &wrong);
+        output.assert_code(2);
+        output.assert_says(&[wrong[0], said]);
+    }
 
     let output = report(Path::new(&path), &["--filter", "inner ip6"]);
     output.assert_code(1);

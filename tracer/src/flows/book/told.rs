@@ -7,6 +7,7 @@ use std::{
 };
 
 use tracer_common::{
+    flow::{ETH_P_IP, ETH_P_IPV6},
     record::Record,
     tally::{DeviceKey, TallyKey, outcome, route},
 };
@@ -58,6 +59,11 @@ impl Book {
             kind,
             receivers: seen.map(|seen| seen.receivers.clone()).unwrap_or_default(),
             noop_watched: self.watched.noop_queue,
+            errors_watched: match key.flow.ethertype {
+                ETH_P_IP => self.watched.icmp,
+                ETH_P_IPV6 => self.watched.icmp6,
+                _ => false,
+            },
             routes_watched: self.watched.routes,
             tables_watched: if key.route & route::IPV6 == 0 {
                 self.watched.tables

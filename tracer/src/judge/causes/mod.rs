@@ -56,9 +56,9 @@ const REST: &[Cause] = &[
     Cause {
         id: "unknown",
         title: "the cause is not known; the evidence is all there is",
-        condition: "",
-        counters: "",
-        told: "",
+        condition: "none of the others; the function and its offset are where the kernel freed the packet",
+        counters: "as shown",
+        told: "as shown",
         remedy: "look at the function and offset in the source of this kernel; --stack shows how it got there",
         fixes: &[],
         applies: |_| Some(Confidence::Unknown),

@@ -154,7 +154,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "ecn-mismatch",
         title: "the outer packet is marked congested, and the inner one does not take part in ECN",
-        condition: "INET_ECN_decapsulate > 1: outer CE, inner not-ECT (RFC 6040)",
+        condition: "INET_ECN_decapsulate (include/net/inet_ecn.h) is greater than 1: outer CE, inner not-ECT (RFC 6040)",
         counters: "rx_frame_errors, rx_errors of the receiving device",
         told: "no",
         remedy: "a router marks packets that say they take part: look at what sets ECN bits on the outer packet (tos inherit, DSCP rewriting)",

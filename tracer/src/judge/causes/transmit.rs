@@ -243,7 +243,7 @@ pub const CAUSES: &[Cause] = &[
     lookup(
         "lookup-failed",
         "the route look-up for the outer destination failed",
-        "ip_route_output_flow or ip6_route_output_flags returned an error",
+        "ip_route_output_flow (net/ipv4/route.c) or ip6_route_output_flags (net/ipv6/route.c) returned an error",
         "ask the kernel the same: ip route get REMOTE",
         |evidence| {
             (evidence.before_the_underlay() && evidence.key.route_errno != 0)
@@ -290,7 +290,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "no-tunnel-info",
         title: "the device takes each packet's tunnel from the packet, and this one brought none",
-        condition: "skb_tunnel_info() is NULL or not for transmitting, and the device is external (collect_md): vxlan_xmit, geneve_xmit, ip_md_tunnel_xmit, gre_fb_xmit, ip6_tnl_start_xmit",
+        condition: "skb_tunnel_info() is NULL or not for transmitting, and the device is external (collect_md): vxlan_xmit (drivers/net/vxlan), geneve_xmit (drivers/net/geneve.c), ip_md_tunnel_xmit (net/ipv4/ip_tunnel.c), gre_fb_xmit (net/ipv4/ip_gre.c), ip6_tnl_start_xmit (net/ipv6/ip6_tunnel.c)",
         counters: "tx_dropped or tx_errors of the tunnel device; none for vxlan",
         told: "no",
         remedy: "route with encapsulation (ip route add PREFIX encap ip id N dst REMOTE dev DEV), or set it by tc (tunnel_key) or a bridge's VLAN map; or make the device without external",
