@@ -71,8 +71,8 @@ fn row(kernel: &str, answer: &Asked) -> String {
     if answer.release != kernel {
         let _ = write!(out, " ({})", answer.release);
     }
-    if !answer.complete {
-        out += ", incomplete";
+    if !answer.is_certain() {
+        out += ", incomplete, so not compared";
     }
     if answer.drops.is_empty() {
         return format!("{out}: nothing vanished\n");
@@ -84,11 +84,16 @@ fn row(kernel: &str, answer: &Asked) -> String {
     out
 }
 
+/// The answer, if it is one that others can be compared with.
+fn certain(answer: &Asked) -> Option<&Answer> {
+    answer.as_ref().ok().filter(|answer| answer.is_certain())
+}
+
 /// Where the answer changes, in the order that was asked for.
 fn changes(answers: &[(String, Asked)]) -> String {
     let known: Vec<(&String, &Answer)> = answers
         .iter()
-        .filter_map(|(kernel, answer)| Some((kernel, answer.as_ref().ok()?)))
+        .filter_map(|(kernel, answer)| Some((kernel, certain(answer)?)))
         .collect();
     let changed = known
         .windows(2)
@@ -112,7 +117,7 @@ fn changes(answers: &[(String, Asked)]) -> String {
 fn status(answers: &[(String, Asked)]) -> i32 {
     let known: Vec<&Answer> = answers
         .iter()
-        .filter_map(|(_, answer)| answer.as_ref().ok())
+        .filter_map(|(_, answer)| certain(answer))
         .collect();
     if known.windows(2).any(|pair| !pair[0].agrees(pair[1])) {
         return 1;
@@ -168,6 +173,20 @@ mod tests {
         );
         assert_eq!(status(&answers), 1);
         assert_eq!(row("b", &answers[1].1), "b: not asked: no such package\n");
+    }
+
+    #[test]
+    fn what_was_not_seen_whole_is_no_change() {
+        let mut answers = [asked("a", &["x"]), asked("b", &[]), asked("c", &["x"])];
+        if let Ok(answer) = &mut answers[1].1 {
+            answer.complete = false;
+        }
+        assert_eq!(changes(&answers), "2 kernels give the same answer");
+        assert_eq!(status(&answers), 125);
+        assert_eq!(
+            row("b", &answers[1].1),
+            "b (b.1), incomplete, so not compared: nothing vanished\n"
+        );
     }
 
     #[test]

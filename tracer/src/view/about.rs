@@ -40,7 +40,11 @@ impl About {
         }
         let line = |words: &[&[String]]| words.concat().join(" ");
         match &self.recording {
-            None => vec![line(&[&["tracer run".to_owned()], &options, &command])],
+            // Without a command it was watched.
+            None => {
+                let how = if command.is_empty() { "watch" } else { "run" };
+                vec![line(&[&[format!("tracer {how}")], &options, &command])]
+            }
             Some((file, _)) => {
                 let file = shell(file.as_bytes());
                 let record = [format!("tracer record -o {file}")];

@@ -26,6 +26,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether it says all there is: that of a run which could not trace, or lost
+    /// something, may be another one.
+    pub fn is_certain(&self) -> bool {
+        self.complete && self.status != 125
+    }
+
     /// Whether the two say the same of the scenario.
     pub fn agrees(&self, other: &Self) -> bool {
         self.drops == other.drops
@@ -101,7 +107,9 @@ fn describe(line: &Value) -> String {
     // A cause that is not known is told by its place, for want of a better name.
     if out == "unknown" || out == "kernel-reason" {
         for pointer in ["/freed/reason", "/freed/function"] {
-            if let Some(word) = text(pointer) {
+            // What the compiler made of a function is not the same on two kernels.
+            let word = text(pointer).and_then(|word| word.split('.').next());
+            if let Some(word) = word {
                 out += &format!(" {word}");
             }
         }
