@@ -101,6 +101,9 @@ pub mod seen {
     /// An address that was asked for is one of this host
     /// (`ipv6_chk_addr_and_flags`).
     pub const ADDRESS_HERE: u32 = 1 << 30;
+    /// Received by a tunnel: the inner frame's source MAC address is none that a
+    /// device can have.
+    pub const NO_SOURCE_MAC: u32 = 1 << 31;
 }
 
 /// What was seen of the route; bits of [`TallyKey::route`].
@@ -213,9 +216,8 @@ pub struct Tally {
 }
 crate::pod!(Tally);
 
-/// Key of the packets that passed a device's frames; of packets that were dropped
-/// there, too, with 0 packets. Coarser than that of a drop: a gateway passes more
-/// flows than could be kept.
+/// Key of the packets that passed a device's frames. Coarser than that of a drop: a
+/// gateway passes more flows than could be kept.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PassedKey {

@@ -8,9 +8,9 @@
 //! kernel is PREEMPT_RT: elsewhere transmitting is not preempted, and each program
 //! costs every packet something.
 
-use tracer_common::tally::lost;
+use tracer_common::{config::switch, tally::lost};
 
-use crate::{globals::config, maps::RAN, tally};
+use crate::{frame, globals::config, maps::RAN, tally};
 
 /// Which tracepoint an event is of.
 #[derive(Clone, Copy)]
@@ -35,6 +35,9 @@ pub fn was_left_out(event: Event, of: u64) -> bool {
     if RAN.remove(&[of, event as u64]).is_ok() {
         return false;
     }
-    tally::lose(lost::TAKEN);
+    // Before, nothing is looked at.
+    if frame::switched(switch::READY) {
+        tally::lose(lost::TAKEN);
+    }
     true
 }

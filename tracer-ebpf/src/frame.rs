@@ -29,7 +29,7 @@ use crate::{
     receive::Receive,
     sent,
     skb::{Fields, SkBuff},
-    tally::{self, End, Fate},
+    tally::{self, DeviceEvent, Fate},
 };
 
 /// Deepest nesting of tunnel devices on one CPU. The kernel stops at 8
@@ -248,6 +248,9 @@ pub fn open<const TYPED: bool>(
     }
     filter::named(&device, frame);
     dev.transmit_counters(&mut room.stats, &mut frame.before);
+    if !filter::on() {
+        tally::at_device(device, DeviceEvent::In);
+    }
 }
 
 /// Writes down which packet it is, and whose.
@@ -284,16 +287,8 @@ fn enters<const TYPED: bool>(
 fn heal(context: &mut Context, now: u64) {
     let Some(top) = top(context) else { return };
     if now.wrapping_sub(top.opened_ns) > LONGEST_NS {
-        let key = &top.record.key;
-        let device = DeviceKey {
-            netns: key.netns,
-            ifindex: key.ifindex,
-        };
         context.depth = 0;
         tally::lose(lost::FRAMES);
-        if !filter::on() {
-            tally::at_device(device, End::Missed);
-        }
     }
 }
 
@@ -424,6 +419,18 @@ fn remember<const TYPED: bool>(skb: SkBuff<TYPED>, frame: &mut Frame) {
     sent::put(frame);
     frame.record.outer = Flow::default();
     filter::remembered(frame);
+}
+
+/// The driver of the innermost frame gives its packet to another CPU next, which can
+/// be done with it before this frame is closed.
+#[inline(always)]
+pub fn goes_on() {
+    if let Some(context) = context()
+        && let Some(top) = top(context)
+        && top.record.key.freed_by == freed_by::NONE
+    {
+        remember(SkBuff::<PROBED>(top.address()), top);
+    }
 }
 
 /// `__skb_gso_segment(skb)` returned a list of packets: they are what goes on,
@@ -585,19 +592,23 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
     }
     let end = if key.freed_by != freed_by::NONE {
         key.outcome = outcome::DROPPED;
-        End::Dropped
+        DeviceEvent::Dropped
     } else if handed || code == 0 {
         // Alive, or split into packets that are, and the driver content: it is
         // on its way. Where the hand-over itself was not seen, the packet is
         // remembered here.
-        if !handed && frame.consumed == 0 && frame.split == 0 {
+        if !handed
+            && frame.consumed == 0
+            && frame.split == 0
+            && frame.record.key.seen & seen::PEER == 0
+        {
             let skb = SkBuff::<PROBED>(frame.skb);
             remember(skb, frame);
         }
         filter::sent(frame);
-        End::Sent
+        DeviceEvent::Sent
     } else {
-        End::Unexplained
+        DeviceEvent::Unexplained
     };
     let record = &mut frame.record;
     if filter::on() {
@@ -605,20 +616,22 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
         if !filter::wants(record, unsafe { &mut (*room).tests }) {
             return;
         }
+        tally::at_device(device, DeviceEvent::In);
     }
     tally::at_device(device, end);
+    let passed = end == DeviceEvent::Sent;
     // SAFETY: a field of this CPU's or task's own context.
     let number = unsafe { &mut (*room).number };
-    if end != End::Unexplained && tally::destination(&record.key, end == End::Sent, number) {
+    if end != DeviceEvent::Unexplained && tally::destination(&record.key, passed, number) {
         record.first = 1;
-        if end == End::Sent {
+        if passed {
             let skb = read::through(&mut frame.room, frame.skb);
-            sent::is_first(skb, &mut frame.room);
+            sent::is_first(skb, frame.opened_ns, &mut frame.room);
         }
     }
     let record = &mut frame.record;
     match end {
-        End::Dropped => {
+        DeviceEvent::Dropped => {
             // SAFETY: the helper has no preconditions.
             record.time_ns = unsafe { bpf_ktime_get_ns() };
             // SAFETY: a field of this CPU's or task's own context.
@@ -626,11 +639,11 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
             tally::like(record, Fate::Dropped, &mut room.number);
             tally::drop(&mut room.coarse, record, frame.kind_name);
         }
-        End::Sent => {
+        DeviceEvent::Sent => {
             // SAFETY: likewise.
             tally::like(record, Fate::Sent, unsafe { &mut (*room).number });
         }
-        End::Unexplained | End::Missed => {}
+        DeviceEvent::In | DeviceEvent::Unexplained => {}
     }
     // Last: the verifier follows what comes after twice.
     if may_be_consumed(frame) {

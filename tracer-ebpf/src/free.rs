@@ -512,7 +512,8 @@ fn stray<const OF: bool, const WRAPPED: bool>(
             return false;
         }
     }
-    if all {
+    // What came in is nobody's here.
+    if all && skb.iif() == 0 {
         process::of::<OF>(
             ctx,
             skb.sock(),
@@ -614,6 +615,9 @@ fn received<const OF: bool>(record: &mut Record, receive: &Receive, skb: &impl F
     if receive.seen & seen::TUNNEL_RECEIVE != 0 {
         if skb.device().is_some_and(|dev| skb.is_from(dev)) {
             record.key.seen |= seen::OWN_MAC;
+        }
+        if skb.has_no_source() {
+            record.key.seen |= seen::NO_SOURCE_MAC;
         }
         if skb.is_congested() {
             record.key.seen |= seen::CONGESTED;

@@ -5,6 +5,8 @@
 //! way to attach it; the user side loads those this kernel offers.
 #![no_std]
 #![no_main]
+// For one instruction: see `tally::add`.
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::needless_borrows_for_generic_args,
     reason = "a map key passed by value is copied to the 512 bytes of stack"
@@ -533,7 +535,12 @@ pub fn address_checked(ctx: RetProbeContext) -> u32 {
 #[kretprobe]
 pub fn peer_for(ctx: RetProbeContext) -> u32 {
     let peer: u64 = ctx.ret();
-    frame::mark_top(if peer == 0 { seen::NO_PEER } else { seen::PEER });
+    if peer == 0 {
+        frame::mark_top(seen::NO_PEER);
+    } else {
+        frame::mark_top(seen::PEER);
+        frame::goes_on();
+    }
     0
 }
 

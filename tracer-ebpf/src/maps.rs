@@ -37,6 +37,14 @@ pub static TALLIES: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_ent
 #[map]
 pub static PASSED: PerCpuHashMap<PassedKey, u64> = PerCpuHashMap::with_max_entries(8192, 0);
 
+/// The same of what did not fit, without destinations.
+#[map]
+pub static PASSED_COARSE: PerCpuHashMap<PassedKey, u64> = PerCpuHashMap::with_max_entries(512, 0);
+
+/// Destinations of packets that were dropped before any to them passed.
+#[map]
+pub static DESTINATIONS: LruHashMap<PassedKey, u8> = LruHashMap::with_max_entries(4096, 0);
+
 /// Exact counts of what did not fit `TALLIES`, by device and evidence only.
 #[map]
 pub static COARSE: PerCpuHashMap<TallyKey, Tally> = PerCpuHashMap::with_max_entries(2048, 0);

@@ -6,10 +6,14 @@
 //! of (TCP's, and those the kernel did not run our program for): what comes to
 //! the same address later is told apart by its header.
 
-use tracer_common::tally::{RX, TX, lost, seen};
+use tracer_common::{
+    flow::ETH_P_IPV6,
+    tally::{RX, TX, lost, seen},
+};
 
 use crate::{
     device::NetDevice,
+    flow,
     frame::{self, Context},
     globals::offset,
     read::{self, PROBED},
@@ -17,9 +21,11 @@ use crate::{
     tally,
 };
 
-/// Words of a header that tell packets apart: all of IPv4's, and of IPv6's
-/// lengths, protocol and source.
-const HEADER_WORDS: usize = 3;
+/// Words that tell packets apart: of IPv4 all of the header, of IPv6 the destination;
+/// and what follows. No more: what is inside is written anew where it is forwarded.
+const HEADER_WORDS: usize = 4;
+/// Where they begin in an IPv6 header.
+const IPV6_DESTINATION: u64 = 24;
 
 /// The packet that was received last.
 #[repr(C)]
@@ -34,7 +40,8 @@ pub struct Receive {
     pub seen: u32,
     /// Interface it had come in by.
     iif: u32,
-    /// Where its network header was in its buffer, and what it said.
+    /// Its buffer, where in it its network header was, and what that said.
+    head: u64,
     at: u64,
     header: [u64; HEADER_WORDS],
 }
@@ -47,34 +54,41 @@ impl Receive {
         self.skb = skb;
         self.dev = 0;
         self.iif = fields.iif();
-        self.at = fields
-            .field::<u16>(offset!(skb_network_header))
-            .unwrap_or(0)
-            .into();
-        self.header = [0; HEADER_WORDS];
+        // Through the map: the number behind the pointer.
         let head = fields.field::<u64>(offset!(skb_head)).unwrap_or(0);
-        read::copy(&raw mut self.header, head + self.at);
+        let head = read::through(&mut self.head, head);
+        let network = fields.field::<u16>(offset!(skb_network_header));
+        let mut at: u64 = network.unwrap_or(0).into();
+        if flow::version(head + at) == ETH_P_IPV6 {
+            at += IPV6_DESTINATION;
+        }
+        self.at = at;
+        self.header = [0; HEADER_WORDS];
+        read::copy(&raw mut self.header, head + at);
     }
 
-    /// What is at the packet's address: the packet still? It is if it comes from
-    /// the tunnel's device, or if its outer header is where it was. A buffer that
-    /// was made anew has it elsewhere, which is of no account where the device is
-    /// known; where it is not, another interface than before tells that it was
-    /// taken out of its encapsulation since.
+    /// What is at the packet's address: the packet still? It is if it has come in by
+    /// the tunnel's device, or if what it said is where it was. In a buffer that was
+    /// made anew that is elsewhere: then, if it has come in by another device since,
+    /// and stands on a tunnel.
     #[inline(always)]
-    pub fn is_still<const OF: bool>(&self, fields: &impl Fields<OF>) -> bool {
+    pub fn is_still<const OF: bool>(&mut self, fields: &impl Fields<OF>) -> bool {
         let iif = fields.iif();
-        if self.dev == 0 {
-            if iif != 0 && iif != self.iif {
-                return true;
-            }
-        } else if fields.device().is_some_and(|dev| dev.0 == self.dev)
-            || (iif != 0 && iif == NetDevice::<PROBED>(self.dev).ifindex())
-        {
+        if self.dev != 0 && iif != 0 && iif == NetDevice::<PROBED>(self.dev).ifindex() {
             return true;
         }
-        let mut header = [0u64; HEADER_WORDS];
+        let before = self.head;
         let head = fields.field::<u64>(offset!(skb_head)).unwrap_or(0);
+        let head = read::through(&mut self.head, head);
+        if head != before {
+            self.head = before;
+            return iif != 0
+                && iif != self.iif
+                && fields
+                    .device()
+                    .is_some_and(|dev| dev.0 != 0 && dev.tunnel().is_some());
+        }
+        let mut header = [0u64; HEADER_WORDS];
         read::copy(&raw mut header, head + self.at) && header == self.header
     }
 
@@ -120,7 +134,7 @@ impl Receive {
 
 /// Is this the newest received packet?
 #[inline(always)]
-pub fn is<const OF: bool>(context: &Context, skb: u64, fields: &impl Fields<OF>) -> bool {
+pub fn is<const OF: bool>(context: &mut Context, skb: u64, fields: &impl Fields<OF>) -> bool {
     context.receive.skb == skb && context.receive.is_still(fields)
 }
 

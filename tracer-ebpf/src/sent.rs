@@ -95,11 +95,17 @@ fn volatile(to: &mut u64, value: u64) {
     unsafe { core::ptr::write_volatile(to, value) };
 }
 
-/// The packet at this address, a plain number, is the first to its destination.
-/// `room` is for `read::through`.
+/// The packet at this address, a plain number, whose frame was opened at that time,
+/// is the first to its destination. `room` is for `read::through`.
 #[inline(always)]
-pub fn is_first(skb: u64, room: &mut u64) {
-    if let Some((sent, _)) = find(skb, room) {
+pub fn is_first(skb: u64, opened_ns: u64, room: &mut u64) {
+    if skb == 0 {
+        return;
+    }
+    // Another tunnel may have noted it since, as its own.
+    if let Some((sent, _)) = find(skb, room)
+        && now(&sent.first) == opened_ns
+    {
         let first = (&raw const sent.record.first).cast_mut();
         // SAFETY: a field of a live element of the map.
         unsafe { core::ptr::write_volatile(first, 1) };

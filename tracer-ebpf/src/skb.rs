@@ -220,6 +220,20 @@ pub trait Fields<const TYPED: bool> {
         mac != u16::MAX && source.is_some() && source == own
     }
 
+    /// Is the source of the Ethernet header none that a device can have: zero, or a
+    /// group's?
+    #[inline(always)]
+    fn has_no_source(&self) -> bool {
+        let (Some(head), Some(mac)) = (
+            self.field::<u64>(offset!(skb_head)),
+            self.field::<u16>(offset!(skb_mac_header)),
+        ) else {
+            return false;
+        };
+        let source = read::at::<[u8; 6]>(head + u64::from(mac), 6);
+        mac != u16::MAX && source.is_some_and(|source| source[0] & 1 != 0 || source == [0; 6])
+    }
+
     /// Of a packet that was taken out of its encapsulation: did the outer
     /// header say that it met congestion, while the inner one does not take
     /// part in ECN? The transport header is the outer one's still.

@@ -1,5 +1,7 @@
 //! Exact counts, and the records beside them.
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::generated;
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow},
@@ -14,7 +16,9 @@ use crate::{
     frame::Frame,
     free::Scratch,
     globals::config,
-    maps::{COARSE, DEVICES, LIKES, LOST, PASSED, RECORDS, TALLIES, WOKEN},
+    maps::{
+        COARSE, DESTINATIONS, DEVICES, LIKES, LOST, PASSED, PASSED_COARSE, RECORDS, TALLIES, WOKEN,
+    },
     read,
 };
 
@@ -36,23 +40,34 @@ const EVERY_RECORD: u64 = 64;
 pub fn lose(what: u32) {
     if let Some(count) = LOST.get_ptr_mut(what) {
         // SAFETY: this CPU's own element.
-        unsafe { *count += 1 };
+        add(unsafe { &mut *count }, 1);
     }
 }
 
-/// What became of a packet in a frame.
+/// Adds to a count of this CPU's. Where one task can be preempted by another in the
+/// midst of it, and that one counts by a second program (see `again`), at once.
+#[inline(always)]
+fn add(count: &mut u64, by: u64) {
+    if config!(twice) == 0 {
+        *count += by;
+    } else {
+        // BPF_XADD, which core has no function for on this target.
+        // SAFETY: a live and aligned count.
+        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) &raw mut *count, in(reg) by) };
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum DeviceEvent {
+    In,
     Sent,
     Dropped,
     Unexplained,
-    /// The frame's end was missed.
-    Missed,
 }
 
-/// Counts a packet that a device had to send, and its end.
+/// Counts for a device.
 #[inline(always)]
-pub fn at_device(key: DeviceKey, end: End) {
+pub fn at_device(key: DeviceKey, event: DeviceEvent) {
     let mut known = DEVICES.get_ptr_mut(&key);
     if known.is_none() {
         let _ = DEVICES.insert(&key, &DeviceTally::default(), BPF_NOEXIST);
@@ -64,12 +79,11 @@ pub fn at_device(key: DeviceKey, end: End) {
     };
     // SAFETY: this CPU's own element.
     let tally = unsafe { &mut *tally };
-    tally.packets_in += 1;
-    match end {
-        End::Sent => tally.sent += 1,
-        End::Dropped => tally.dropped += 1,
-        End::Unexplained => tally.unexplained += 1,
-        End::Missed => {}
+    match event {
+        DeviceEvent::In => add(&mut tally.packets_in, 1),
+        DeviceEvent::Sent => add(&mut tally.sent, 1),
+        DeviceEvent::Dropped => add(&mut tally.dropped, 1),
+        DeviceEvent::Unexplained => add(&mut tally.unexplained, 1),
     }
 }
 
@@ -126,9 +140,9 @@ pub fn like(record: &Record, fate: Fate, room: &mut u64) {
     // SAFETY: this CPU's own element.
     let tally = unsafe { &mut *tally };
     match fate {
-        Fate::Sent => tally.sent += 1,
-        Fate::Dropped => tally.dropped += 1,
-        Fate::Lost => tally.lost += 1,
+        Fate::Sent => add(&mut tally.sent, 1),
+        Fate::Dropped => add(&mut tally.dropped, 1),
+        Fate::Lost => add(&mut tally.lost, 1),
     }
 }
 
@@ -147,40 +161,38 @@ pub fn destination(key: &TallyKey, passed: bool, room: &mut u64) -> bool {
         port,
         reserved: 0,
     };
-    let packets = u64::from(passed);
+    if !passed {
+        // Storms come first.
+        return DESTINATIONS.get_ptr(&destination).is_none()
+            && PASSED.get_ptr(&destination).is_none()
+            && DESTINATIONS.insert(&destination, &1, BPF_NOEXIST).is_ok();
+    }
     if let Some(count) = PASSED.get_ptr_mut(&destination) {
         // SAFETY: this CPU's own element.
-        unsafe { *count += packets };
+        add(unsafe { &mut *count }, 1);
         return false;
     }
-    if PASSED.insert(&destination, &packets, BPF_NOEXIST).is_ok() {
-        return true;
+    if PASSED.insert(&destination, &1, BPF_NOEXIST).is_ok() {
+        return DESTINATIONS.get_ptr(&destination).is_none();
     }
     // Another CPU was faster, or there is no room.
-    if passed && !one_more(&destination) {
-        destination.dst = [0; 16];
-        destination.icmp_type = 0;
-        destination.port = 0;
-        if !one_more(&destination) {
-            lose(lost::TALLY);
-        }
+    if let Some(count) = PASSED.get_ptr_mut(&destination) {
+        // SAFETY: likewise.
+        add(unsafe { &mut *count }, 1);
+        return false;
+    }
+    destination.dst = [0; 16];
+    destination.icmp_type = 0;
+    destination.port = 0;
+    if PASSED_COARSE.get_ptr(&destination).is_none() {
+        let _ = PASSED_COARSE.insert(&destination, &0, BPF_NOEXIST);
+    }
+    match PASSED_COARSE.get_ptr_mut(&destination) {
+        // SAFETY: likewise.
+        Some(count) => add(unsafe { &mut *count }, 1),
+        None => lose(lost::TALLY),
     }
     false
-}
-
-#[inline(always)]
-fn one_more(key: &PassedKey) -> bool {
-    let mut known = PASSED.get_ptr_mut(key);
-    if known.is_none() {
-        let _ = PASSED.insert(key, &0, BPF_NOEXIST);
-        known = PASSED.get_ptr_mut(key);
-    }
-    let Some(count) = known else {
-        return false;
-    };
-    // SAFETY: this CPU's own element.
-    unsafe { *count += 1 };
-    true
 }
 
 /// Counts one packet under the record's key; how many this CPU has now.
@@ -194,7 +206,7 @@ fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
     }
     if let Some(tally) = known {
         // SAFETY: this CPU's own element.
-        return add(unsafe { &mut *tally }, record);
+        return tallied(unsafe { &mut *tally }, record);
     }
     // Full. Still exact, by device and evidence only.
     *coarse = record.key;
@@ -209,7 +221,7 @@ fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
     }
     match COARSE.get_ptr_mut(coarse) {
         // SAFETY: this CPU's own element.
-        Some(tally) => add(unsafe { &mut *tally }, record),
+        Some(tally) => tallied(unsafe { &mut *tally }, record),
         None => {
             lose(lost::TALLY);
             0
@@ -218,9 +230,9 @@ fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
 }
 
 #[inline(always)]
-fn add(tally: &mut Tally, record: &Record) -> u64 {
-    tally.packets += 1;
-    tally.bytes += u64::from(record.length);
+fn tallied(tally: &mut Tally, record: &Record) -> u64 {
+    add(&mut tally.packets, 1);
+    add(&mut tally.bytes, record.length.into());
     tally.last_ns = record.time_ns;
     tally.packets
 }

@@ -33,8 +33,8 @@ pub fn send(skb: SkBuff<PROBED>) {
     } else {
         frame.kind_name = 0;
         frame::blank(&mut frame.record, seen::PEER_SEND);
+        frame.record.length = skb.length();
     }
-    frame.record.length = skb.length();
 }
 
 /// They return.

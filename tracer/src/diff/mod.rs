@@ -14,6 +14,10 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use tracer_common::{
+    flow::{ETH_P_IP, ETH_P_IPV6},
+    tally::outcome,
+};
 
 use self::{
     fate::{Fate, Id},
@@ -21,7 +25,7 @@ use self::{
 };
 use crate::{
     cli::{Format, Options},
-    flows::{Report, Sent},
+    flows::{Report, Sent, by_any_cpu},
     probes::points::POINTS,
     record::{Recording, Scope},
     report,
@@ -47,6 +51,9 @@ struct Run {
     report: Report,
     sent: Vec<Sent>,
     sizes: BTreeMap<Of, Sizes>,
+    /// Ports and ICMP types of what was sent were not kept, as in recordings of before
+    /// 0.1.0.
+    coarse: bool,
 }
 
 /// What a comparison of two fates comes to.
@@ -153,6 +160,7 @@ impl Run {
             appended: false,
             ledgers: false,
         };
+        let coarse = !begin.keeps_ports();
         let start = begin.start;
         let kernel = start.kernel.clone();
         let points = start.attached.iter();
@@ -172,9 +180,32 @@ impl Run {
                 }
             }
         }
+        let report = story.report();
         let book = story.book();
-        let mut sizes = BTreeMap::new();
+        // Some of those that were counted as lost only arrived: where it is so, they
+        // say nothing.
+        let mut lost: BTreeMap<(u32, u32), i128> = BTreeMap::new();
         for (key, tally) in &book.counts().likes {
+            *lost.entry((key.netns, key.ifindex)).or_default() += i128::from(tally.lost);
+        }
+        for row in &report.rows {
+            let key = &row.evidence.key;
+            if key.outcome == outcome::LOST_LATER {
+                let sender = (key.sender_netns, key.sender_ifindex);
+                *lost.entry(sender).or_default() -= i128::from(row.count);
+            }
+        }
+        let likes: Vec<_> = book
+            .counts()
+            .likes
+            .iter()
+            .map(|(key, tally)| (*key, *tally))
+            .collect();
+        let mut sizes = BTreeMap::new();
+        for (key, tally) in &by_any_cpu(&likes) {
+            if lost.get(&(key.netns, key.ifindex)) != Some(&0) {
+                continue;
+            }
             let of = |family| Of {
                 device: book.name_of((key.netns, key.ifindex)),
                 netns: fate::namespace(book.netns_label(key.netns).as_deref()),
@@ -201,7 +232,8 @@ impl Run {
             },
             sent: book.sent(),
             sizes,
-            report: story.report(),
+            coarse,
+            report,
         })
     }
 
@@ -226,17 +258,12 @@ impl Run {
         fates
     }
 
-    /// Were ports and ICMP types of what was sent not kept? Recordings of before 0.1.0
-    /// have none.
-    fn is_coarse(&self) -> bool {
-        let has_none = |sent: &Sent| sent.port == 0 && sent.icmp_type == 0;
-        !self.sent.is_empty() && self.sent.iter().all(has_none)
-    }
-
     /// Were packets of this device sent of which it was not kept where to?
     fn has_coarse(&self, id: &Id) -> bool {
         self.sent.iter().any(|sent| {
             sent.dst == [0; 16]
+                && matches!(sent.ethertype, ETH_P_IP | ETH_P_IPV6)
+                && sent.ethertype == id.family
                 && sent.device == id.device
                 && fate::namespace(sent.netns.as_deref()) == id.netns
         })
@@ -265,7 +292,7 @@ impl Run {
 }
 
 fn compare(a: &Run, b: &Run) -> Comparison {
-    let coarse = a.is_coarse() || b.is_coarse();
+    let coarse = a.coarse || b.coarse;
     let (mut of_a, mut of_b) = (a.fates(coarse), b.fates(coarse));
     // That packets arrived is not counted: those that one end sends, the other gets.
     let others = |fates: &BTreeMap<Id, Fate>| -> BTreeSet<Id> {

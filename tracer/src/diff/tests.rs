@@ -27,6 +27,7 @@ fn empty() -> Run {
     run.report.rows.clear();
     run.sent.clear();
     run.sizes.clear();
+    run.coarse = false;
     run
 }
 
@@ -288,7 +289,7 @@ fn other_senders_are_not_the_same() {
 fn addresses_that_come_from_a_mac_are_the_same() {
     let to = |last: [u8; 3]| {
         let mut flow = Flow {
-            ethertype: tracer_common::flow::ETH_P_IPV6,
+            ethertype: ETH_P_IPV6,
             ..flow(1, 80)
         };
         flow.dst = [

@@ -66,6 +66,8 @@ fn title(flow: &Compared) -> String {
     }
     let protocol = match row {
         Some(row) => text::protocol(row.evidence.flow()),
+        // ARP has none.
+        None if id.proto == 0 => String::new(),
         None => protocol(id.proto),
     };
     let port = match id.port {

@@ -302,8 +302,9 @@ impl Book {
         let key = (device.netns, device.ifindex);
         if *gone && self.gone.len() < MAX_KNOWN {
             self.gone.insert(key);
-        } else {
-            self.gone.remove(&key);
+        } else if self.gone.remove(&key) {
+            // Another one, at its place.
+            self.before.remove(&key);
         }
         let other = self
             .devices

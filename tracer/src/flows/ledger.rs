@@ -66,28 +66,21 @@ pub fn ledger(
         .likes_of(key)
         .map(|(like, tally)| (*like, *tally))
         .collect();
-    // The programs count every end of a packet that was sent, and some of them only
-    // arrived: what they say stands only where all they counted has vanished.
-    let unless_told =
-        |told: Vec<Asymmetry>, vanished: &BTreeMap<_, u64>, fate: fn(&LikeTally) -> (u64, u64)| {
-            let counted: u64 = likes.iter().map(|(_, tally)| fate(tally).1).sum();
-            if told.is_empty() && counted == vanished.values().sum::<u64>() {
-                alike::splits(&likes, fate)
-            } else {
-                told
-            }
-        };
-    let asymmetry = unless_told(asymmetry::splits(&outcomes), &by_cause, |tally| {
+    let asymmetry = unless_told(&likes, asymmetry::splits(&outcomes), &by_cause, |tally| {
         (tally.sent, tally.dropped)
     });
     let asymmetry_after_sending = match known {
         true => asymmetry::splits(&later),
         false => Vec::new(),
     };
-    let asymmetry_after_sending =
-        unless_told(asymmetry_after_sending, &lost_after_sending, |tally| {
-            (tally.sent.saturating_sub(tally.lost), tally.lost)
-        });
+    // A loss is counted where the packet is freed, on whichever CPU.
+    let likes = by_any_cpu(&likes);
+    let asymmetry_after_sending = unless_told(
+        &likes,
+        asymmetry_after_sending,
+        &lost_after_sending,
+        |tally| (tally.sent.saturating_sub(tally.lost), tally.lost),
+    );
     Ledger {
         name,
         kind,
@@ -100,6 +93,36 @@ pub fn ledger(
         asymmetry_after_sending,
         counters: None,
     }
+}
+
+/// What was told already, or else what packets that are alike say.
+///
+/// The programs count every end of a packet that was sent, and some of them only
+/// arrived: what they say stands only where all they counted has vanished.
+fn unless_told(
+    likes: &[(LikeKey, LikeTally)],
+    told: Vec<Asymmetry>,
+    vanished: &BTreeMap<&str, u64>,
+    fate: fn(&LikeTally) -> (u64, u64),
+) -> Vec<Asymmetry> {
+    let counted: u64 = likes.iter().map(|(_, tally)| fate(tally).1).sum();
+    if told.is_empty() && counted == vanished.values().sum::<u64>() {
+        alike::splits(likes, fate)
+    } else {
+        told
+    }
+}
+
+/// The same of all CPUs together.
+pub fn by_any_cpu(likes: &[(LikeKey, LikeTally)]) -> Vec<(LikeKey, LikeTally)> {
+    let mut all: BTreeMap<LikeKey, LikeTally> = BTreeMap::new();
+    for (key, tally) in likes {
+        let sum = all.entry(LikeKey { cpu: 0, ..*key }).or_default();
+        sum.sent += tally.sent;
+        sum.dropped += tally.dropped;
+        sum.lost += tally.lost;
+    }
+    all.into_iter().collect()
 }
 
 /// Of those that were sent, these were lost. Says if they were among those that

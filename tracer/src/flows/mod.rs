@@ -15,6 +15,7 @@ use tracer_common::tally::DeviceTally;
 pub use asymmetry::Asymmetry;
 pub use book::{Book, FOU, Watched, until_zero};
 pub use counts::Counts;
+pub use ledger::by_any_cpu;
 pub use selection::Selection;
 
 use crate::{

@@ -241,9 +241,11 @@ impl Evidence {
         };
         let ipv6 = self.key.route & route::IPV6 != 0;
         let local = self.device.as_ref().and_then(|device| device.local);
+        let remote = self.device.as_ref().and_then(|device| device.remote);
         self.key.route & route::TABLE_ONLY != 0
             && record.route.table == RT_TABLE_LOCAL
             && local.is_some()
+            && local != remote
             && text::underlay(&record.route.dst, ipv6) == local
     }
 

@@ -83,6 +83,9 @@ pub struct Probes {
     resting: bool,
     /// Tells of the first tunnel; attached only where something may rest.
     first_tunnel: Option<Links>,
+    /// Runs that had been left out when counting began, and until it ended.
+    missed_before: Missed,
+    missed_until: Option<Missed>,
     /// Functions of modules that are watched, by symbol: they go with the
     /// module.
     hooked: StdHashMap<String, Hooked>,
@@ -193,6 +196,8 @@ impl Probes {
             held: Vec::new(),
             resting: false,
             first_tunnel: None,
+            missed_before: Missed::default(),
+            missed_until: None,
             hooked: StdHashMap::new(),
         };
         probes.fill_kinds()?;
@@ -241,7 +246,25 @@ impl Probes {
 
     /// From here on, or no more, the programs look at what happens.
     pub fn count(&mut self, on: bool) -> Result<()> {
-        self.switch(switch::READY, on.into())
+        if on {
+            self.missed_before = self.left_out();
+            self.switch(switch::READY, 1)
+        } else {
+            self.switch(switch::READY, 0)?;
+            self.missed_until = Some(self.left_out());
+            Ok(())
+        }
+    }
+
+    /// How many events the kernel did not run our programs for while they counted.
+    pub fn missed(&self) -> Missed {
+        let until = self.missed_until.unwrap_or_else(|| self.left_out());
+        let before = self.missed_before;
+        Missed {
+            counts: until.counts.saturating_sub(before.counts),
+            consume: until.consume.saturating_sub(before.consume),
+            evidence: until.evidence.saturating_sub(before.evidence),
+        }
     }
 
     /// Loads the programs that follow another at its tracepoint.
@@ -284,9 +307,9 @@ impl Probes {
         self.is_bracketed() || self.hooked.values().any(|hooked| hooked.point == DRIVER)
     }
 
-    /// How many events the kernel did not run our programs for, because they
+    /// How many events the kernel did not run our programs for until now, because they
     /// came while one of them was running on that CPU (`recursion_misses`).
-    pub fn missed(&self) -> Missed {
+    fn left_out(&self) -> Missed {
         let missed_by = |program: &Program| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

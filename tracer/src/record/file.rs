@@ -4,6 +4,7 @@
 //! counts are read. Whatever stops the tracer costs what came since.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     ffi::OsString,
     fs::{self, File, OpenOptions, Permissions},
@@ -97,6 +98,7 @@ impl Output {
             scope,
             file,
             written: 0,
+            begun: 0,
             earlier: 0,
             block: Vec::new(),
             base: Counts::default(),
@@ -204,6 +206,8 @@ pub struct Recorder {
     file: File,
     /// Bytes in the file; always whole blocks.
     written: u64,
+    /// Bytes of its beginning: what is repeated from the file before.
+    begun: u64,
     /// Bytes in the files before.
     earlier: u64,
     /// Items that are not written yet.
@@ -256,9 +260,10 @@ impl Recorder {
                 for sample in samples {
                     let key = sample.record.key;
                     self.since.insert(key, sample.clone());
-                    if self.newest.len() < MAX_NEWEST || self.newest.contains_key(&key) {
-                        self.newest.insert(key, sample.record);
+                    if self.newest.len() >= MAX_NEWEST && !self.newest.contains_key(&key) {
+                        self.forget_the_oldest();
                     }
+                    self.newest.insert(key, sample.record);
                 }
                 None
             }
@@ -272,6 +277,15 @@ impl Recorder {
             }
             _ => None,
         }
+    }
+
+    /// Makes room for what comes: the older half is over, most likely.
+    fn forget_the_oldest(&mut self) {
+        let mut times: Vec<u64> = self.newest.values().map(|record| record.time_ns).collect();
+        let middle = times.len() / 2;
+        let (_, median, _) = times.select_nth_unstable(middle);
+        let median = *median;
+        self.newest.retain(|_, record| record.time_ns > median);
     }
 
     /// Writes what there is.
@@ -304,7 +318,8 @@ impl Recorder {
 
     /// Is it time for another file?
     pub fn is_full(&self) -> bool {
-        self.limits.size.is_some_and(|size| self.written >= size)
+        let is_full = |size| self.written >= size && self.written > self.begun;
+        self.limits.size.is_some_and(is_full)
     }
 
     /// Begins the next file: with what is known, and counts from these on.
@@ -334,18 +349,26 @@ impl Recorder {
         }
         let mut uncounted = std::mem::take(&mut self.uncounted);
         let repeated: HashSet<TallyKey> = uncounted.iter().map(|it| it.record.key).collect();
-        let others = self
-            .newest
-            .values()
-            .filter(|it| !repeated.contains(&it.key));
-        uncounted.extend(others.map(|record| Sample {
+        // Most of the file is for what comes.
+        let room = self.limits.size.unwrap_or(u64::MAX) / 4;
+        let most = usize::try_from(room).unwrap_or(usize::MAX) / size_of::<Record>();
+        let newest = self.newest.values();
+        let mut others: Vec<Record> = newest
+            .filter(|it| !repeated.contains(&it.key))
+            .copied()
+            .collect();
+        others.sort_unstable_by_key(|record| Reverse(record.time_ns));
+        others.truncate(most);
+        uncounted.extend(others.iter().map(|record| Sample {
             record: *record,
             // The file before has them.
             stack: Vec::new(),
             packet: None,
         }));
         self.append(&Event::Records(uncounted))?;
-        self.flush()
+        self.flush()?;
+        self.begun = self.written;
+        Ok(())
     }
 
     fn end(&mut self, continued: bool) -> Result<()> {

@@ -2,7 +2,11 @@
 //! much of is numbers ([`super::plain`]), the rest is JSON. An item of an
 //! unknown type is passed over, and so is an unknown key of a known one.
 
-use std::ffi::OsString;
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    hash::{DefaultHasher, Hash, Hasher as _},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -13,11 +17,10 @@ use tracer_common::{
 
 use super::{
     blocks::{Broken, damaged},
-    plain::{self, Layout, Plain, Plan},
+    plain::{self, Field, Layout, Plain, Plan},
 };
 use crate::{
-    devices::Device,
-    devices::printable,
+    devices::{Device, printable},
     event::{Event, Known, Packet, Sample, Start},
     flows::Counts,
     judge::Place,
@@ -80,6 +83,15 @@ pub struct Begin {
     pub start: Start,
     pub scope: Scope,
     layouts: Layouts,
+}
+
+impl Begin {
+    /// Does the file have ports and ICMP types of what passed? Those of before 0.1.0
+    /// have not.
+    pub fn keeps_ports(&self) -> bool {
+        let mut fields = self.layouts.passed.iter();
+        fields.any(|Field(name, ..)| name == "key.port")
+    }
 }
 
 /// What was asked for.
@@ -343,7 +355,8 @@ pub struct Decoder {
     ledger: Plan,
     /// Counts of which it is not known yet when they were.
     counts: Counts,
-    /// Bytes of what is known besides records and counts.
+    /// What is known besides records and counts, by hash, and its bytes.
+    keys: HashSet<u64>,
     known: usize,
 }
 
@@ -362,9 +375,26 @@ impl Decoder {
             like: Plan::of::<(LikeKey, LikeTally)>(&layouts.like).map_err(damaged)?,
             ledger: Plan::of::<(DeviceKey, DeviceTally)>(&layouts.ledger).map_err(damaged)?,
             counts: Counts::default(),
+            keys: HashSet::new(),
             known: 0,
         };
         Ok((begin, decoder))
+    }
+
+    /// Something more is known: how much there can be of it is limited in bytes, too.
+    /// What is told again takes no more room.
+    fn learn(&mut self, key: &impl Hash, content: &[u8]) -> Result<(), Broken> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        if self.keys.insert(hasher.finish()) {
+            self.known = self.known.saturating_add(content.len());
+        }
+        match self.known > MAX_KNOWN {
+            true => Err(damaged(
+                "it knows more devices, places and answers than any host has",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Reads the next items; `block` loses them.
@@ -416,35 +446,34 @@ impl Decoder {
     }
 
     fn item(&mut self, kind: u16, content: &[u8]) -> Result<Option<Said>, Broken> {
-        if matches!(
-            kind,
-            kind::DEVICE | kind::NETNS | kind::PLACE | kind::MODULE | kind::ANSWER
-        ) {
-            self.known = self.known.saturating_add(content.len());
-            if self.known > MAX_KNOWN {
-                return Err(damaged(
-                    "it knows more devices, places and answers than any host has",
-                ));
-            }
-        }
         let event = match kind {
             kind::DEVICE => {
-                let known: Known = json(content, MAX_ITEM, MAX_TEXT)?;
-                let Device { name, altnames, .. } = &known.device;
-                if name.len() > MAX_NAME
-                    || altnames.len() > MAX_ALTNAMES
-                    || altnames.iter().any(|name| name.len() > MAX_ALTNAME)
-                {
-                    return Err(damaged("a device has a name longer than any, or too many"));
+                let mut known: Known = json(content, MAX_ITEM, MAX_TEXT)?;
+                let Device {
+                    netns,
+                    ifindex,
+                    name,
+                    altnames,
+                    ..
+                } = &mut known.device;
+                if name.len() > MAX_NAME {
+                    return Err(damaged("a device has a name longer than any"));
                 }
+                altnames.truncate(MAX_ALTNAMES);
+                altnames
+                    .iter_mut()
+                    .for_each(|name| name.truncate(MAX_ALTNAME));
+                self.learn(&(kind, *netns, *ifindex), content)?;
                 Event::Devices(vec![known])
             }
             kind::NETNS => {
                 let Netns { inode, name } = json(content, MAX_ITEM, MAX_TEXT)?;
+                self.learn(&(kind, inode), content)?;
                 Event::Netns(vec![(inode, name)])
             }
             kind::PLACE => {
                 let At { address, place } = json(content, MAX_ITEM, MAX_TEXT)?;
+                self.learn(&(kind, address), content)?;
                 Event::Places(vec![(address, place)])
             }
             kind::MODULE => {
@@ -453,6 +482,7 @@ impl Decoder {
             }
             kind::ANSWER => {
                 let Answer { question, finding } = json(content, MAX_ITEM, MAX_TEXT)?;
+                self.learn(&(kind, question), content)?;
                 Event::Answer { question, finding }
             }
             kind::TALLY => {

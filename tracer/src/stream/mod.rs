@@ -41,6 +41,7 @@ pub struct Stream {
     tallies: PerCpuHashMap<MapData, TallyKey, Tally>,
     coarse: PerCpuHashMap<MapData, TallyKey, Tally>,
     passed: PerCpuHashMap<MapData, PassedKey, u64>,
+    passed_coarse: PerCpuHashMap<MapData, PassedKey, u64>,
     likes: PerCpuHashMap<MapData, LikeKey, LikeTally>,
     devices: PerCpuHashMap<MapData, DeviceKey, DeviceTally>,
     lost: PerCpuArray<MapData, u64>,
@@ -95,6 +96,7 @@ impl Stream {
             tallies: PerCpuHashMap::try_from(take("TALLIES")?)?,
             coarse: PerCpuHashMap::try_from(take("COARSE")?)?,
             passed: PerCpuHashMap::try_from(take("PASSED")?)?,
+            passed_coarse: PerCpuHashMap::try_from(take("PASSED_COARSE")?)?,
             likes: PerCpuHashMap::try_from(take("LIKES")?)?,
             devices: PerCpuHashMap::try_from(take("DEVICES")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
@@ -183,17 +185,14 @@ impl Stream {
 
     /// How many packets passed, by device and destination.
     pub fn passed(&self) -> Result<BTreeMap<PassedKey, u64>> {
-        let mut all: BTreeMap<_, u64> = self
-            .passed
+        self.passed
             .iter()
+            .chain(self.passed_coarse.iter())
             .map(|entry| {
                 let (key, per_cpu) = entry.context("cannot read the counts of what passed")?;
                 Ok((key, per_cpu.iter().sum()))
             })
-            .collect::<Result<_>>()?;
-        // Destinations none of whose packets passed.
-        all.retain(|_, packets| *packets > 0);
-        Ok(all)
+            .collect()
     }
 
     /// What became of packets that are alike, each CPU's by itself. None where some

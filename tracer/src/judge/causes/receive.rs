@@ -75,10 +75,10 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "bad-header",
         title: "the tunnel's header in the packet is not accepted",
-        condition: "gre_parse_header refused it (version, flags, checksum; net/ipv4/gre_demux.c), or bits are set that the device is not configured for (vxlan_rcv, drivers/net/vxlan/vxlan_core.c)",
-        counters: "none before 7.2; rx_frame_errors, rx_errors or rx_dropped since",
+        condition: "gre_parse_header refused it (version, flags, checksum; net/ipv4/gre_demux.c), or bits are set that the device is not configured for (vxlan_rcv, drivers/net/vxlan/vxlan_core.c), or the inner protocol or a critical option is not the device's (geneve_rx, geneve_udp_encap_recv, drivers/net/geneve.c)",
+        counters: "rx_errors or rx_dropped of geneve; of the others none before 7.2; rx_frame_errors, rx_errors or rx_dropped since",
         told: "no",
-        remedy: "the two ends differ in options (gre: csum, key, seq; vxlan: gbp, gpe, remcsum), or the packet was damaged: ip -d link show dev DEV on both",
+        remedy: "the two ends differ in options (gre: csum, key, seq; vxlan: gbp, gpe, remcsum; geneve: innerprotoinherit, options), or the packet was damaged: ip -d link show dev DEV on both",
         fixes: &[],
         applies: |evidence| {
             if evidence.saw(seen::GRE_HEADER_REFUSED) || evidence.reason_is("VXLAN_INVALID_HDR") {
@@ -86,12 +86,14 @@ pub const CAUSES: &[Cause] = &[
             }
             // Before the inner frame is looked at, the packet still stands on
             // the underlay's device.
+            let in_driver = (evidence.freed_in("vxlan_rcv") && !evidence.freed_on_kind("vxlan"))
+                || (evidence.freed_in("geneve_udp_encap_recv")
+                    && !evidence.freed_on_kind("geneve"));
             (evidence.named_reason().is_none()
                 && evidence.by_kfree()
-                && evidence.freed_in("vxlan_rcv")
                 && evidence.saw(seen::TUNNEL_FOUND)
-                && !evidence.freed_on_kind("vxlan"))
-            .then_some(Inferred)
+                && in_driver)
+                .then_some(Inferred)
         },
     },
     Cause {
@@ -213,19 +215,13 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "mode-mismatch",
         title: "the receiving tunnel is there, but its mode does not carry such packets",
-        condition: "the tunnel's proto is another one, in sit_rcv functions (net/ipv6/sit.c ipip6_rcv, sit_tunnel_rcv), ipip_tunnel_rcv (net/ipv4/ipip.c), ipxip6_rcv (net/ipv6/ip6_tunnel.c); or the inner protocol is not the device's, in geneve_udp_encap_recv (drivers/net/geneve.c)",
-        counters: "none; rx_dropped of geneve",
+        condition: "the tunnel's proto is another one, in sit_rcv functions (net/ipv6/sit.c ipip6_rcv, sit_tunnel_rcv), ipip_tunnel_rcv (net/ipv4/ipip.c), ipxip6_rcv (net/ipv6/ip6_tunnel.c)",
+        counters: "none",
         told: "no",
         remedy: "set the same mode on both ends: ip link change DEV type … mode …",
         fixes: &[],
         applies: |evidence| {
-            let geneve = evidence.saw(seen::TUNNEL_FOUND)
-                && evidence.by_kfree()
-                && evidence.named_reason().is_none()
-                && evidence.freed_in("geneve_udp_encap_recv")
-                && !evidence.freed_on_kind("geneve");
-            ((refused_in_silence(evidence) && is_other_mode(evidence)) || geneve)
-                .then_some(Inferred)
+            (refused_in_silence(evidence) && is_other_mode(evidence)).then_some(Inferred)
         },
     },
     Cause {
@@ -267,8 +263,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "fdb-entry-static",
-        title: "the receiving vxlan device has the inner frame's source MAC address as a fixed entry with another remote",
-        condition: "an entry of the forwarding database that is permanent or static, in vxlan_snoop (drivers/net/vxlan/vxlan_core.c)",
+        title: "the receiving vxlan device has the inner frame's source MAC address as an entry with another remote that must not change",
+        condition: "an entry of the forwarding database that is permanent, static or a next-hop group, in vxlan_snoop (drivers/net/vxlan/vxlan_core.c)",
         counters: "none",
         told: "no",
         remedy: "correct or remove the entry on the receiving host (bridge fdb show dev DEV); it names the remote that the address may come from",
@@ -284,12 +280,25 @@ pub const CAUSES: &[Cause] = &[
                 && evidence.by_kfree()
                 && evidence.freed_in("vxlan_rcv")
                 && evidence.freed_on_kind("vxlan")
-                && !evidence.saw(seen::OWN_MAC)
-                && !evidence.saw(seen::CONGESTED)
-                && ![RX_FRAME_ERRORS, RX_LENGTH_ERRORS, RX_ERRORS, RX_DROPPED]
-                    .iter()
-                    .any(|counter| evidence.moved(*counter)))
+                && !evidence.saw(seen::OWN_MAC | seen::CONGESTED | seen::NO_SOURCE_MAC))
             .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "bad-source-mac",
+        title: "the inner frame's source MAC address is none that a device can have: zero, or a group's",
+        condition: "is_valid_ether_addr is false of the source, in vxlan_set_mac (drivers/net/vxlan/vxlan_core.c)",
+        counters: "none",
+        told: "no",
+        remedy: "see what sends such frames into the tunnel on the other end (tracer record, tracer report --pcapng)",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.reason_is("MAC_INVALID_SOURCE")
+                || (evidence.saw(seen::NO_SOURCE_MAC)
+                    && evidence.named_reason().is_none()
+                    && evidence.by_kfree()
+                    && evidence.freed_in_overlay()))
+            .then_some(Proved)
         },
     },
     Cause {
@@ -317,7 +326,9 @@ pub const CAUSES: &[Cause] = &[
             // Where the tunnel's mode is the packet's, the policy check is what is
             // left.
             if refused_in_silence(evidence) && !is_other_mode(evidence) {
-                return evidence.device.is_some().then_some(Inferred);
+                // Which sit's own does not have.
+                let asked = evidence.device.is_some() && !evidence.freed_in("ipip6_rcv");
+                return asked.then_some(Inferred);
             }
             (evidence.reason_is("XFRM_POLICY")
                 || evidence.freed_in_any(&["xfrm_input", "xfrm_rcv_spi", "xfrm4_rcv_encap"])
@@ -361,8 +372,9 @@ pub const CAUSES: &[Cause] = &[
             let there = evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"]);
             if matches!(
                 evidence.reason.as_deref(),
-                Some("IP_LOCAL_SOURCE" | "IP_INVALID_SOURCE" | "IP_LOCALNET")
-            ) || (there && evidence.saw(seen::SOURCE_REFUSED))
+                Some("IP_LOCAL_SOURCE" | "IP_INVALID_SOURCE")
+            ) || (evidence.reason_is("IP_LOCALNET") && evidence.flow().src[0] == 127)
+                || (there && evidence.saw(seen::SOURCE_REFUSED))
             {
                 return Some(Proved);
             }
@@ -389,7 +401,11 @@ pub const CAUSES: &[Cause] = &[
         remedy: "sysctl -w net.ipv4.ip_forward=1 (net.ipv6.conf.all.forwarding=1) on the receiving host, or correct the destination",
         fixes: &[],
         applies: |evidence| {
-            if evidence.reason_is("IP_INADDRERRORS") {
+            // IPv6 has this reason for addresses that are not forwarded, too.
+            if evidence.reason_is("IP_INADDRERRORS")
+                && (!evidence.freed_in("ip6_forward")
+                    || (evidence.told().is_none() && evidence.forwards(true) != Some(true)))
+            {
                 return Some(Proved);
             }
             (evidence.named_reason().is_none()
@@ -401,16 +417,17 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
-        id: "forward-blackhole",
-        title: "the receiving host routes the packet's destination into nothing: a blackhole route or rule",
-        condition: "the look-up on input answers EINVAL: ip_error (net/ipv4/route.c)",
+        id: "forward-refused",
+        title: "routing on the receiving host refuses the packet's destination: a blackhole, or a route or rule that it tells of no more (ICMP errors are limited)",
+        condition: "the look-up on input answers EINVAL, or another errno above the rate of ICMP errors: ip_error (net/ipv4/route.c)",
         counters: "none",
-        told: "no",
-        remedy: "find it on the receiving host: ip route get DESTINATION from SOURCE iif DEV, ip rule, ip route show table all type blackhole",
+        told: "not this packet",
+        remedy: "find it on the receiving host: ip route get DESTINATION from SOURCE iif DEV; ip rule, ip route show table all type blackhole (unreachable, prohibit)",
         fixes: &[],
         applies: |evidence| {
             (evidence.named_reason().is_none()
                 && evidence.told().is_none()
+                && evidence.errors_watched
                 && evidence.freed_in("ip_error")
                 && evidence.forwards(false) == Some(true))
             .then_some(Inferred)
@@ -453,7 +470,9 @@ pub const CAUSES: &[Cause] = &[
                 return None;
             }
             if header.iter().any(|name| evidence.reason_is(name)) {
-                return Some(Proved);
+                // IPv6 has them for addresses that may not be there, too.
+                let ipv4 = evidence.freed_in_any(&["ip_rcv_core", "ip_rcv"]);
+                return Some(if ipv4 { Proved } else { Inferred });
             }
             // Before the reasons (5.17) what is left, beside what is for others.
             (evidence.reason.is_none() && evidence.freed_in("ip_rcv_core")).then_some(Inferred)

@@ -485,6 +485,8 @@ fn policy_after_route(evidence: &Evidence) -> Option<Confidence> {
         && evidence.moved(TX_CARRIER_ERRORS)
         && !evidence.saw(seen::TRANSMIT_CONTROL_REFUSED)
         && !matches!(evidence.kind.as_str(), "sit" | "vti6" | "xfrm")
+        // Without, choosing one can have failed.
+        && evidence.device.as_ref().is_some_and(|device| device.local.is_some())
         && evidence
             .device
             .as_ref()

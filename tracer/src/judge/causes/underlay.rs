@@ -200,6 +200,7 @@ pub const CAUSES: &[Cause] = &[
         fixes: &[],
         applies: |evidence| {
             (evidence.by_kfree()
+                && evidence.freed_on_kind("veth")
                 && evidence.freed_in_any(&[
                     "__dev_forward_skb",
                     "__dev_forward_skb2",
