@@ -268,7 +268,7 @@ pub fn ending(report: &Report) -> Ending {
         complete,
         exit_status: if drops > 0 {
             1
-        } else if complete && report.unexplained() == 0 && report.frames {
+        } else if report.is_certain() {
             0
         } else {
             crate::COULD_NOT_TRACE

@@ -208,7 +208,7 @@ impl Side {
 
     /// Could it be something else, for what is not known?
     fn is_certain(&self) -> bool {
-        self.report.is_complete()
+        self.report.is_certain()
     }
 }
 

@@ -116,7 +116,7 @@ pub fn run(options: &Options, a: &Path, b: &Path) -> Result<u8> {
 
 impl Comparison {
     fn exit_status(&self, a: &Run, b: &Run) -> u8 {
-        let is_complete = a.report.is_complete() && b.report.is_complete();
+        let is_complete = a.report.is_certain() && b.report.is_certain();
         let same = self.count(|verdict| verdict == Verdict::Same);
         let comparable = self.flows.is_empty() || same > 0;
         // What vanishes in one, and was not there in the other.
@@ -355,7 +355,7 @@ fn verdict(
         [false, true] => return absent(run_a, Verdict::OnlyB),
         _ => {}
     }
-    let is_complete = run_a.report.is_complete() && run_b.report.is_complete();
+    let is_complete = run_a.report.is_certain() && run_b.report.is_certain();
     if a.stages() != b.stages() {
         // A stage that is not there was not, or was not seen.
         return if !is_complete {
@@ -403,7 +403,7 @@ fn compare_sizes(a: &Run, b: &Run, flows: &[Compared]) -> (Vec<OfSize>, Vec<Of>)
         })
     };
     let (mut different, mut others) = (Vec::new(), Vec::new());
-    if !a.report.is_complete() || !b.report.is_complete() || a.scope != b.scope {
+    if !a.report.is_certain() || !b.report.is_certain() || a.scope != b.scope {
         return (different, others);
     }
     for (of, of_a) in &a.sizes {

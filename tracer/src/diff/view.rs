@@ -168,7 +168,7 @@ fn caveats(a: &Run, b: &Run) -> String {
         out += "They were made with other options: what one does not show may have been.\n";
     }
     for (name, run, other) in [("A", a, b), ("B", b, a)] {
-        if !run.report.is_complete() {
+        if !run.report.is_certain() {
             let _ = writeln!(
                 out,
                 "{name} is incomplete: what it does not show may have been."
@@ -327,7 +327,7 @@ pub fn lines(a: &Run, b: &Run, all: &Comparison) -> String {
     }
     let end = json!({
         "v": 1, "type": "end",
-        "complete": a.report.is_complete() && b.report.is_complete(),
+        "complete": a.report.is_certain() && b.report.is_certain(),
         "kernels": [a.kernel, b.kernel],
         "same_options": a.scope == b.scope,
         "missing": {"a": a.without(b), "b": b.without(a)},

@@ -161,8 +161,14 @@ impl Report {
         self.lost.is_nothing() && !self.broken_off && self.undecided() == 0
     }
 
-    /// And was everything seen that there was?
+    /// And could everything be followed?
     pub fn is_complete(&self) -> bool {
-        self.is_exact() && self.frames && self.unexplained() == 0
+        self.is_exact() && self.frames
+    }
+
+    /// And was each packet's end seen? Of a part of a run, those of some packets are in
+    /// the next.
+    pub fn is_certain(&self) -> bool {
+        self.is_complete() && self.unexplained() == 0
     }
 }
