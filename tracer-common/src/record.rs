@@ -154,14 +154,22 @@ crate::pod!(Head);
 /// nothing more.
 pub const QUIET_NS: u64 = 10_000_000;
 
-/// What the ring buffer carries beside records: told apart by its size. A tunnel
-/// device came up while the hooks of frames were not attached.
+/// What [`Notice::what`] tells of, while the hooks of frames were not attached.
+pub mod notice {
+    /// A tunnel device came up.
+    pub const TUNNEL: u32 = 0;
+    /// A module was loaded.
+    pub const MODULE: u32 = 1;
+}
+
+/// What the ring buffer carries beside records: told apart by its size.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
     pub version: u16,
     pub size: u16,
-    pub reserved: u32,
+    /// One of [`notice`].
+    pub what: u32,
 }
 const _: () = assert!(size_of::<Notice>() == 8);
 crate::pod!(Notice);

@@ -5,7 +5,7 @@ use tracer_common::{
     ABI_VERSION,
     config::{IFNAMSIZ, KIND_LEN, switch},
     offsets::ABSENT,
-    record::Notice,
+    record::{Notice, notice},
     tally::{self, RX, TX},
 };
 
@@ -302,16 +302,25 @@ fn facts(name: u64, like: u64) -> Option<u32> {
 /// points of frames rest, the first tunnel is what they wait for.
 #[inline(always)]
 pub fn comes_up(dev: NetDevice<TYPED>) {
-    if !frame::switched(switch::RESTING) {
-        return;
+    if frame::switched(switch::RESTING) && dev.tunnel().is_some() {
+        notify(notice::TUNNEL);
     }
-    if dev.tunnel().is_none() {
-        return;
+}
+
+/// A module was loaded: it may be a tunnel's driver.
+#[inline(always)]
+pub fn may_come() {
+    if frame::switched(switch::RESTING) {
+        notify(notice::MODULE);
     }
+}
+
+#[inline(always)]
+fn notify(what: u32) {
     let mut notice = Notice {
         version: ABI_VERSION,
         size: size_of::<Notice>() as u16,
-        reserved: 0,
+        what,
     };
     // Where there is no room, the records that are there wake the user side, and
     // one of them is of a tunnel soon.

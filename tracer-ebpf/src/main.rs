@@ -149,6 +149,13 @@ pub fn device_up_btf(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `module_load(mod)`: its code is there, and has not run yet.
+#[btf_tracepoint(function = "module_load")]
+pub fn module_load_btf(_ctx: BtfTracePointContext) -> i32 {
+    device::may_come();
+    0
+}
+
 // --- the outer packet goes to IP --------------------------------------------
 
 /// `iptunnel_xmit(sk, rt, skb, …)`

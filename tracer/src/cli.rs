@@ -144,11 +144,6 @@ pub struct Options {
     /// what is lost without it
     #[arg(long, global = true, value_name = "POINT", hide = true)]
     pub withhold: Vec<String>,
-    /// Without a command: where there is no tunnel, attach what only tells of tunnels
-    /// when one comes up. Costs other packets nothing until then; what a tunnel gets
-    /// in its first moments is not counted
-    #[arg(long, global = true)]
-    pub rest: bool,
     /// Say more on stderr; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -89,6 +89,7 @@ pub fn run(options: &Options) -> Result<u8> {
             &filter,
             &options.withhold,
             Prepared::start(),
+            None,
             Symbols::load,
         )
     });

@@ -19,7 +19,7 @@ use crate::{
     filter::{self, Recorded, World},
     flows::{Selection, until_zero},
     pcapng::{self, Packets},
-    record::{Broken, Recording},
+    record::{Begin, Broken, Recording},
     session::Usage,
     story::{Manner, Story},
     view::about::About,
@@ -99,6 +99,32 @@ pub fn open(path: &Path) -> Result<File> {
         return Err(anyhow!("cannot read {}: it is a directory", shown(path)));
     }
     Ok(file)
+}
+
+/// Opens a recording for a comparison, and takes all of it in; false where it
+/// breaks off, which is said.
+pub fn take_in<T>(
+    path: &Path,
+    begin: impl FnOnce(Begin) -> Result<T>,
+    mut take: impl FnMut(&mut T, &Event),
+) -> Result<(T, bool)> {
+    let name = shown(path);
+    let opened = Recording::open(open(path)?);
+    let (mut recording, start) = opened.map_err(|error| anyhow!("{name}: {error:#}"))?;
+    let mut into = begin(start)?;
+    loop {
+        match recording.next() {
+            Ok(Some(event)) => take(&mut into, &event),
+            Ok(None) => return Ok((into, true)),
+            Err(broken) => {
+                let _ = writeln!(
+                    io::stderr(),
+                    "tracer: {name}: {broken}; compared is what is before"
+                );
+                return Ok((into, false));
+            }
+        }
+    }
 }
 
 /// The host that the file was recorded on. Its names are looked up when an

@@ -35,7 +35,7 @@ use crate::{
     flows::{Row, Watched},
     kernel::{btf::Btf, host, reasons::Reasons, symbols::Symbols},
     memory,
-    probes::{Prepared, Probes},
+    probes::{Prepared, Probes, kinds},
     record::{Limits, Output, Recorder, Scope},
     routing::Inquiry,
     story::{Manner, Story},
@@ -146,6 +146,8 @@ struct Session<'a> {
     story: Story<Box<dyn Write>>,
     inquiry: Inquiry,
     recorder: Option<Recorder>,
+    /// Packets that tunnels got while what tells of tunnels was not attached.
+    unfollowed: u64,
     /// Two selections of what happens.
     pair: Option<Pair>,
 }
@@ -183,12 +185,25 @@ impl<'a> Session<'a> {
             config.dev[..name.len()].copy_from_slice(&name);
         }
         let mut reasons = Reasons::from_btf(&btf);
-        let (mut probes, symbols) =
-            Probes::attach(&btf, config, &filter, &options.withhold, prepared, || {
+        // What a command does is seen from the first packet on.
+        let may_rest = || {
+            !kinds::are_expected()
+                && !btf.has_func(kinds::UNNAMED)
+                && devices::snapshot(None).has_no_tunnels()
+        };
+        let (mut probes, symbols) = Probes::attach(
+            &btf,
+            config,
+            &filter,
+            &options.withhold,
+            prepared,
+            command.is_empty().then_some(&may_rest),
+            || {
                 symbols
                     .join()
                     .map_err(|_| anyhow!("reading the kernel's symbols failed"))?
-            })?;
+            },
+        )?;
         if symbols.hidden() {
             tracing::warn!(
                 "the kernel hides its symbols: functions have no names; CAP_SYSLOG shows them (kernel.kptr_restrict=1), or sysctl -w kernel.kptr_restrict=0"
@@ -255,6 +270,7 @@ impl<'a> Session<'a> {
             story: Story::new(start, manner, about, out),
             inquiry: Inquiry::start().context("cannot start a thread")?,
             recorder: None,
+            unfollowed: 0,
             pair: None,
         };
         // As late as can be: counters of devices move on.
@@ -289,9 +305,6 @@ impl<'a> Session<'a> {
         let recording = self.recorder.is_some();
         let watching = command.is_none() && !recording;
         self.story.begin()?;
-        if command.is_none() && self.options.rest {
-            self.rest()?;
-        }
         if recording {
             tracing::info!("attached, recording");
         } else if watching && self.options.format != Format::Json && !terminal::is_terminal() {
@@ -377,33 +390,6 @@ impl<'a> Session<'a> {
             );
         }
         Ok(ending.exit_status)
-    }
-
-    /// Where there is no tunnel, what only tells of tunnels is not attached until
-    /// one comes up; a packet that it gets within moments is in no frame then.
-    /// Never where a command runs: what it does is seen from the first packet on.
-    fn rest(&mut self) -> Result<()> {
-        // Most hosts that are looked at have one: nothing to prepare there.
-        if !self.may_rest(&devices::snapshot(None)) {
-            return Ok(());
-        }
-        if let Err(error) = self.probes.watch_for_tunnels() {
-            // All stays attached.
-            tracing::debug!("the first tunnel would not be noticed: {error:#}");
-            return Ok(());
-        }
-        // Once more: one that came since is told from here on.
-        let snapshot = devices::snapshot(None);
-        match self.may_rest(&snapshot) {
-            true => self.probes.rest(),
-            false => self.probes.wake()?,
-        }
-        self.learn(snapshot, false)
-    }
-
-    /// Is there no tunnel that can be seen, and none to be expected?
-    fn may_rest(&self, snapshot: &Snapshot) -> bool {
-        snapshot.has_no_tunnels() && !self.expects_tunnels()
     }
 
     /// Shows what is new while watching.

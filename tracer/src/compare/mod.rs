@@ -3,15 +3,9 @@
 
 mod steps;
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fmt::Write as _,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, path::Path};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,7 +13,6 @@ use crate::{
     event::{Event, Start},
     filter::{self, Host, World},
     flows::{Book, Report, Row, Selection},
-    record::Recording,
     report,
     session::{self, Usage},
     terminal,
@@ -93,24 +86,12 @@ pub fn run(
 }
 
 fn of_recording(options: &Options, asked: &Asked, path: &Path) -> Result<u8> {
-    let name = report::shown(path);
-    let (mut recording, begin) =
-        Recording::open(report::open(path)?).map_err(|error| anyhow!("{name}: {error}"))?;
-    let mut pair = Pair::new(&begin.start, asked, &report::world(path))?;
-    loop {
-        match recording.next() {
-            Ok(Some(event)) => pair.take(&event),
-            Ok(None) => break,
-            Err(broken) => {
-                let _ = writeln!(
-                    io::stderr(),
-                    "tracer: {name}: {broken}; compared is what is before"
-                );
-                pair.broken_off = true;
-                break;
-            }
-        }
-    }
+    let (mut pair, whole) = report::take_in(
+        path,
+        |begin| Pair::new(&begin.start, asked, &report::world(path)),
+        Pair::take,
+    )?;
+    pair.broken_off = !whole;
     pair.conclude(options.format)
 }
 

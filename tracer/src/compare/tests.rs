@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::record::Begin;
 
 fn sides(name: &str, a: &str, b: &str) -> [Side; 2] {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/recordings", name]
@@ -12,11 +13,9 @@ fn sides(name: &str, a: &str, b: &str) -> [Side; 2] {
         a: a.to_owned(),
         b: b.to_owned(),
     };
-    let (mut recording, begin) = Recording::open(report::open(&path).unwrap()).unwrap();
-    let mut pair = Pair::new(&begin.start, &asked, &report::world(&path)).unwrap();
-    while let Some(event) = recording.next().unwrap() {
-        pair.take(&event);
-    }
+    let begin = |begin: Begin| Pair::new(&begin.start, &asked, &report::world(&path));
+    let (mut pair, whole) = report::take_in(&path, begin, Pair::take).unwrap();
+    assert!(whole);
     [
         Side::of("A", a, &mut pair.a, false),
         Side::of("B", b, &mut pair.b, false),

@@ -9,11 +9,11 @@ mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write as _},
+    io,
     path::Path,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6},
     tally::outcome,
@@ -27,7 +27,7 @@ use crate::{
     cli::{Format, Options},
     flows::{Report, Sent, by_any_cpu},
     probes::points::POINTS,
-    record::{Recording, Scope},
+    record::{Begin, Scope},
     report,
     session::Usage,
     story::{Manner, Story},
@@ -151,34 +151,23 @@ impl Comparison {
 impl Run {
     fn read(path: &Path) -> Result<Self> {
         let name = report::shown(path);
-        let file = report::open(path)?;
-        let (mut recording, begin) =
-            Recording::open(file).map_err(|error| anyhow!("{name}: {error:#}"))?;
-        let manner = Manner {
-            format: Format::Json,
-            stack: false,
-            appended: false,
-            ledgers: false,
+        let begin = |begin: Begin| {
+            let manner = Manner {
+                format: Format::Json,
+                stack: false,
+                appended: false,
+                ledgers: false,
+            };
+            let coarse = !begin.keeps_ports();
+            let points = begin.start.attached.iter();
+            let points = points.map(|attached| attached.point.clone()).collect();
+            let story = Story::new(begin.start, manner, About::default(), io::sink());
+            Ok((story, begin.scope, coarse, points))
         };
-        let coarse = !begin.keeps_ports();
-        let start = begin.start;
-        let kernel = start.kernel.clone();
-        let points = start.attached.iter();
-        let points = points.map(|attached| attached.point.clone()).collect();
-        let mut story = Story::new(start, manner, About::default(), io::sink());
-        loop {
-            match recording.next() {
-                Ok(Some(event)) => story.take(&event),
-                Ok(None) => break,
-                Err(broken) => {
-                    let _ = writeln!(
-                        io::stderr(),
-                        "tracer: {name}: {broken}; compared is what is before"
-                    );
-                    story.break_off();
-                    break;
-                }
-            }
+        let (read, whole) = report::take_in(path, begin, |(story, ..), event| story.take(event))?;
+        let (mut story, scope, coarse, points) = read;
+        if !whole {
+            story.break_off();
         }
         let report = story.report();
         let book = story.book();
@@ -215,20 +204,20 @@ impl Run {
         }
         Ok(Self {
             name,
-            kernel,
+            kernel: story.start().kernel.clone(),
             points,
             // Stacks are no part of what is compared, nor is what else ran; and a
             // namespace has another number each time.
             scope: Scope {
                 stack: false,
                 command: Vec::new(),
-                netns: begin.scope.netns.map(|netns| {
+                netns: scope.netns.map(|netns| {
                     match netns.bytes().all(|byte| byte.is_ascii_digit()) {
                         true => "net".to_owned(),
                         false => netns,
                     }
                 }),
-                ..begin.scope
+                ..scope
             },
             sent: book.sent(),
             sizes,

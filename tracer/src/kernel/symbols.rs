@@ -511,6 +511,13 @@ fn module_ends(modules: &[u8]) -> HashMap<Box<[u8]>, u64> {
         .collect()
 }
 
+/// The modules there are, in whatever state.
+pub fn modules() -> Vec<String> {
+    let text = fs::read(MODULES).unwrap_or_default();
+    let names = module_lines(&text).map(|[name, ..]| String::from_utf8_lossy(name).into_owned());
+    names.collect()
+}
+
 /// Name, size, state and address of each line of `/proc/modules`:
 /// `sit 40960 0 - Live 0xffffffffc05f2000`. The rest says who uses it.
 fn module_lines(modules: &[u8]) -> impl Iterator<Item = [&[u8]; 4]> {

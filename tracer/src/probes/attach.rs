@@ -1,34 +1,29 @@
 //! Loads the programs with what is known of this kernel, and attaches each
 //! point by the first way that works.
 
-use std::{
-    any::Any,
-    collections::HashMap as StdHashMap,
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-    sync::Arc,
-    thread,
-};
+use std::{any::Any, collections::HashMap as StdHashMap, os::fd::AsFd as _, sync::Arc, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Btf as AyaBtf, BtfError, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData},
-    programs::{KProbe, ProbeKind, Program, ProgramError},
+    programs::{ProbeKind, Program},
 };
 use tracer_common::{
     config::{Config, KIND_LEN, kind, switch},
     filter::{Filter, needs},
 };
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{
     Attached, Missing,
-    hooks::{self, DRIVER, Hook},
+    hooks::DRIVER,
     kinds::KINDS,
     kprobe::{self, Link, Target},
     load::{self, brief},
-    points::{CONSUME, FIRST_TUNNEL, FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, Way},
+    missed::Missed,
+    modules::Hooked,
+    points::{FRAME_END, FRAME_START, FREE, POINTS, Point, REALLOC, WAKERS, Way},
 };
 use crate::{
     kernel::{btf::Btf, host, offsets, symbols::Symbols},
@@ -44,7 +39,7 @@ const MAX_TASKS: u32 = 1024;
 /// second was left out.
 const MAX_RAN: u32 = 8192;
 /// What a second program is called, behind the name of the first.
-const AGAIN: &str = "_again";
+pub(super) const AGAIN: &str = "_again";
 /// Most packets on their way whose outer header a filter can ask for.
 const MAX_OUTERS: u32 = 16384;
 /// Bytes of the ring buffer, where every drop's details are asked for: a tenth of
@@ -74,40 +69,40 @@ pub struct Probes {
     pub ebpf: Ebpf,
     pub attached: Vec<Attached>,
     pub missing: Vec<Missing>,
-    withheld: Vec<String>,
+    pub(super) withheld: Vec<String>,
     /// Programs that were loaded ahead in vain, until their point asks.
-    refused: Vec<(&'static str, anyhow::Error)>,
+    pub(super) refused: Vec<(&'static str, anyhow::Error)>,
     /// The points that are attached, each by its way; to functions that stay.
-    held: Vec<Held>,
-    /// Those of them that tell of tunnels only are not, for want of one.
-    resting: bool,
-    /// Tells of the first tunnel; attached only where something may rest.
-    first_tunnel: Option<Links>,
+    pub(super) held: Vec<Held>,
+    /// Those of them that tell of tunnels only are not, for want of a tunnel.
+    pub(super) resting: bool,
+    /// Tell of the first tunnel; attached only where something rests.
+    pub(super) wakers: Vec<Links>,
     /// Runs that had been left out when counting began, and until it ended.
-    missed_before: Missed,
-    missed_until: Option<Missed>,
+    pub(super) missed_before: Missed,
+    pub(super) missed_until: Option<Missed>,
     /// Functions of modules that are watched, by symbol: they go with the
     /// module.
-    hooked: StdHashMap<String, Hooked>,
+    pub(super) hooked: StdHashMap<String, Hooked>,
 }
 
 /// A point that is attached, or was and will be again.
-struct Held {
-    point: &'static Point,
-    way: &'static Way,
-    links: Links,
+pub(super) struct Held {
+    pub(super) point: &'static Point,
+    pub(super) way: &'static Way,
+    pub(super) links: Links,
 }
 
 /// What keeps a point attached.
 #[derive(Default)]
-struct Links {
-    kprobes: Vec<Link>,
+pub(super) struct Links {
+    pub(super) kprobes: Vec<Link>,
     /// aya's, which have no type in common.
-    others: Vec<Box<dyn Any>>,
+    others: Vec<Box<dyn Any + Send>>,
 }
 
 impl Links {
-    fn of(link: impl Any) -> Self {
+    fn of(link: impl Any + Send) -> Self {
         Self {
             kprobes: Vec::new(),
             others: vec![Box::new(link)],
@@ -115,35 +110,18 @@ impl Links {
     }
 }
 
-/// Runs of programs that the kernel left out.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Missed {
-    /// Of those that count: frees, and the two ends of frames.
-    pub counts: u64,
-    /// Of those at `consume_skb`, which decide what became of few packets
-    /// (`tracer_common::tally::lost::UNCERTAIN`).
-    pub consume: u64,
-    /// Of those that only tell why something vanished.
-    pub evidence: u64,
-}
-
-/// The probes of one function.
-struct Hooked {
-    point: &'static str,
-    module: Option<String>,
-    address: u64,
-    links: Vec<Link>,
-}
-
 impl Probes {
-    /// Loads and attaches; nothing is counted yet. `symbols` is awaited only after the programs are
-    /// loaded; points named in `withheld` are left out.
+    /// Loads and attaches; nothing is counted yet. `symbols` is awaited only after the
+    /// programs are loaded; points named in `withheld` are left out. Where `may_rest`
+    /// is given and says that there is no tunnel, what tells of tunnels only waits for
+    /// the first.
     pub fn attach(
         btf: &Arc<Btf>,
         mut config: Config,
         filter: &Filter,
         withheld: &[String],
         prepared: Prepared,
+        may_rest: Option<&dyn Fn() -> bool>,
         symbols: impl FnOnce() -> Result<Symbols>,
     ) -> Result<(Self, Symbols)> {
         let (offsets, absent) = offsets::resolve(btf);
@@ -195,7 +173,7 @@ impl Probes {
             refused: Vec::new(),
             held: Vec::new(),
             resting: false,
-            first_tunnel: None,
+            wakers: Vec::new(),
             missed_before: Missed::default(),
             missed_until: None,
             hooked: StdHashMap::new(),
@@ -216,15 +194,22 @@ impl Probes {
                     .filter(|way| !probes.withholds(way.name()));
                 ways.find(|way| load::possible(way, btf).is_ok())
             });
-        let first_tunnel = load::possible(&FIRST_TUNNEL, btf).is_ok();
-        let first_tunnel = first_tunnel.then_some(&FIRST_TUNNEL);
-        let first = first.chain(first_tunnel).collect();
+        let wakers = WAKERS
+            .iter()
+            .filter(|way| may_rest.is_some() && load::possible(way, btf).is_ok());
+        let first = first.chain(wakers).collect();
         probes.refused = load::ahead(&mut probes.ebpf, first, &aya_btf);
         if twice {
             probes.load_seconds(&aya_btf)?;
         }
+        if let Some(may_rest) = may_rest {
+            probes.rest_if(may_rest, btf);
+        }
         for point in points() {
             probes.point(point, btf, &aya_btf);
+        }
+        if probes.resting && !probes.is_bracketed() {
+            probes.wake()?;
         }
         if !probes.has(FREE) {
             let why = probes.missing.iter().find(|missing| missing.point == FREE);
@@ -256,17 +241,6 @@ impl Probes {
         }
     }
 
-    /// How many events the kernel did not run our programs for while they counted.
-    pub fn missed(&self) -> Missed {
-        let until = self.missed_until.unwrap_or_else(|| self.left_out());
-        let before = self.missed_before;
-        Missed {
-            counts: until.counts.saturating_sub(before.counts),
-            consume: until.consume.saturating_sub(before.consume),
-            evidence: until.evidence.saturating_sub(before.evidence),
-        }
-    }
-
     /// Loads the programs that follow another at its tracepoint.
     fn load_seconds(&mut self, aya_btf: &AyaBtf) -> Result<()> {
         for way in POINTS.iter().flat_map(|point| point.ways) {
@@ -285,7 +259,7 @@ impl Probes {
     }
 
     /// Do the tracepoints bracket every driver?
-    fn is_bracketed(&self) -> bool {
+    pub(super) fn is_bracketed(&self) -> bool {
         self.has(FRAME_START) && self.has(FRAME_END)
     }
 
@@ -307,50 +281,8 @@ impl Probes {
         self.is_bracketed() || self.hooked.values().any(|hooked| hooked.point == DRIVER)
     }
 
-    /// How many events the kernel did not run our programs for until now, because they
-    /// came while one of them was running on that CPU (`recursion_misses`).
-    fn left_out(&self) -> Missed {
-        let missed_by = |program: &Program| {
-            let fd = program.fd().ok()?.as_fd().as_raw_fd();
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let count = info
-                .lines()
-                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            count.trim().parse::<u64>().ok()
-        };
-        let mut all = Missed::default();
-        for (name, program) in self.ebpf.programs() {
-            let missed = missed_by(program).unwrap_or(0);
-            if missed != 0 {
-                debug!("the kernel left {missed} runs of {name} out");
-            }
-            if name.ends_with(AGAIN) {
-                // What it was left out of, the first one did.
-            } else if name.starts_with(CONSUME) {
-                all.consume += missed;
-            } else if self.counts(name) {
-                all.counts += missed;
-            } else {
-                all.evidence += missed;
-            }
-        }
-        all
-    }
-
-    /// Is anything counted by this program, rather than told of what is?
-    fn counts(&self, program: &str) -> bool {
-        let is_drivers = program.starts_with("driver_xmit");
-        let counting = POINTS
-            .iter()
-            .filter(|point| [FREE, FRAME_START, FRAME_END].contains(&point.name));
-        (is_drivers && !self.is_bracketed())
-            || counting
-                .flat_map(|point| point.ways)
-                .any(|way| way.program() == program)
-    }
-
     /// Was this point or way to be left out?
-    fn withholds(&self, name: &str) -> bool {
+    pub(super) fn withholds(&self, name: &str) -> bool {
         self.withheld.iter().any(|withheld| withheld == name)
     }
 
@@ -373,7 +305,7 @@ impl Probes {
         Ok(())
     }
 
-    fn switch(&mut self, index: u32, value: u32) -> Result<()> {
+    pub(super) fn switch(&mut self, index: u32, value: u32) -> Result<()> {
         let map = self
             .ebpf
             .map_mut("SWITCHES")
@@ -415,7 +347,7 @@ impl Probes {
                     reasons.push(format!("{} {}: withheld", way.name(), way.target()));
                     continue;
                 }
-                match self.take(way, btf, aya_btf) {
+                match self.take(way, btf, aya_btf, self.waits(point)) {
                     Ok(links) => {
                         self.held.push(Held { point, way, links });
                         self.attached.push(Attached {
@@ -460,7 +392,8 @@ impl Probes {
         (!self.withholds(way.name())).then_some(held.way)
     }
 
-    fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf) -> Result<Links> {
+    /// Takes a way; where it `waits`, nothing stays attached.
+    fn take(&mut self, way: &Way, btf: &Btf, aya_btf: &AyaBtf, waits: bool) -> Result<Links> {
         load::possible(way, btf)?;
         let refused = self
             .refused
@@ -474,279 +407,24 @@ impl Probes {
             let program =
                 program.ok_or_else(|| anyhow!("the object has no program {}", way.program()))?;
             load::load(program, way, aya_btf)?;
+            if waits {
+                return Ok(Links::default());
+            }
         }
-        self.attach_way(way)
+        let links = self.attach_way(way)?;
+        // Whether a function can be probed shows only when it is.
+        Ok(if waits { Links::default() } else { links })
     }
 
     /// Attaches the program of a way, which is loaded unless it is a kprobe's.
-    fn attach_way(&mut self, way: &Way) -> Result<Links> {
-        match *way {
-            Way::TpBtf { .. } | Way::RawTp { .. } | Way::Fentry { .. } | Way::Fexit { .. } => {
-                let program = self.ebpf.program_mut(way.program());
-                let program = program
-                    .ok_or_else(|| anyhow!("the object has no program {}", way.program()))?;
-                let links = match program {
-                    Program::BtfTracePoint(program) => program
-                        .attach()
-                        .and_then(|link| program.take_link(link))
-                        .map(Links::of),
-                    Program::FEntry(program) => program
-                        .attach()
-                        .and_then(|link| program.take_link(link))
-                        .map(Links::of),
-                    Program::FExit(program) => program
-                        .attach()
-                        .and_then(|link| program.take_link(link))
-                        .map(Links::of),
-                    Program::RawTracePoint(program) => program
-                        .attach(way.target())
-                        .and_then(|link| program.take_link(link))
-                        .map(Links::of),
-                    _ => bail!("{} is a program of another type", way.program()),
-                };
-                let mut links = links.map_err(brief)?;
-                // Behind it, where the kernel wants it.
-                let second = self.ebpf.program_mut(&format!("{}{AGAIN}", way.program()));
-                if let Some(Program::BtfTracePoint(second)) = second
-                    && second.fd().is_ok()
-                {
-                    let link = second.attach().and_then(|link| second.take_link(link));
-                    links.others.push(Box::new(link.map_err(brief)?));
-                }
-                Ok(links)
-            }
-            Way::Kprobe { program, function } => {
-                let kprobes = vec![self.kprobe(program, &Target::Name(function))?];
-                Ok(Links {
-                    kprobes,
-                    ..Links::default()
-                })
-            }
-            Way::Kretprobe {
-                entry,
-                program,
-                function,
-            } => {
-                // The return first: a return without an entry is nothing.
-                let mut kprobes = vec![self.kprobe(program, &Target::Name(function))?];
-                if let Some(entry) = entry {
-                    kprobes.push(self.kprobe(entry, &Target::Name(function))?);
-                }
-                Ok(Links {
-                    kprobes,
-                    ..Links::default()
-                })
-            }
-        }
-    }
-
-    /// Has the kernel tell of the first tunnel, if it can: only then may
-    /// anything rest. Where the frames are not the tracepoints', they are the
-    /// modules' functions, which come with the tunnels anyway.
-    pub fn watch_for_tunnels(&mut self) -> Result<()> {
-        if !self.is_bracketed() || self.withholds("rest") {
-            bail!("withheld");
-        }
-        self.first_tunnel = Some(self.attach_way(&FIRST_TUNNEL)?);
-        self.switch(switch::RESTING, 1)
-    }
-
-    /// Nothing that only tells of tunnels is attached until one comes up. Only
-    /// for who was told by [`Self::watch_for_tunnels`], and has looked since.
-    pub fn rest(&mut self) {
-        if self.first_tunnel.is_none() || self.resting {
-            return;
-        }
-        self.resting = true;
-        let mut kprobes = Vec::new();
-        let mut count = 0;
-        for held in &mut self.held {
-            if may_wait(held.point, held.way) {
-                let links = std::mem::take(&mut held.links);
-                kprobes.extend(links.kprobes);
-                count += 1;
-            }
-        }
-        kprobe::detach(kprobes);
-        info!("no tunnel on this host: {count} points wait for the first");
-    }
-
-    pub fn is_resting(&self) -> bool {
-        self.resting
-    }
-
-    /// There is a tunnel: attaches again what rests.
-    pub fn wake(&mut self) -> Result<()> {
-        // Once is enough.
-        if self.first_tunnel.take().is_some() {
-            self.switch(switch::RESTING, 0)?;
-        }
-        if !std::mem::take(&mut self.resting) {
-            return Ok(());
-        }
-        // The beginning of frames last: what they are to see is attached by then.
-        let mut all: Vec<usize> = (0..self.held.len()).collect();
-        all.sort_by_key(|n| self.held[*n].point.name == FRAME_START);
-        for n in all {
-            let Held { point, way, .. } = self.held[n];
-            if !may_wait(point, way) {
-                continue;
-            }
-            match self.attach_way(way) {
-                Ok(links) => self.held[n].links = links,
-                Err(error) => {
-                    warn!("{} cannot be attached again: {error:#}", point.name);
-                    self.attached.retain(|known| known.point != point.name);
-                    self.missing.push(Missing {
-                        point: point.name.to_owned(),
-                        why: format!("{} {}: {error:#}", way.name(), way.target()),
-                        lost: point.lost.into(),
-                    });
-                }
-            }
-        }
-        info!("a tunnel came: all points are attached");
-        Ok(())
+    pub(super) fn attach_way(&mut self, way: &Way) -> Result<Links> {
+        attach(way, &mut self.ebpf.programs_mut().collect())
     }
 
     /// Attaches a kprobe or kretprobe, loading the program the first time.
-    fn kprobe(&mut self, name: &'static str, target: &Target<'_>) -> Result<Link> {
-        if !host::has_kprobes() {
-            bail!("this kernel has no kprobes (CONFIG_KPROBES)");
-        }
-        let program: &mut KProbe = self.program(name)?;
-        if program.fd().is_err() {
-            program.load().map_err(brief)?;
-        }
-        let at_return = matches!(program.kind(), ProbeKind::Return);
-        kprobe::attach(program.fd().map_err(brief)?.as_fd(), target, at_return)
+    pub(super) fn kprobe(&mut self, name: &str, target: &Target<'_>) -> Result<Link> {
+        attach_kprobe(name, target, &mut self.ebpf.programs_mut().collect())
     }
-
-    fn program<'a, P>(&'a mut self, name: &str) -> Result<P>
-    where
-        P: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| anyhow!("the object has no program {name}"))?;
-        P::try_from(program).map_err(brief)
-    }
-
-    /// Watches the functions of modules that are there now, and lets go of
-    /// those that went. Call it again when the modules change.
-    pub fn follow_modules(&mut self, symbols: &Symbols) {
-        let gone: Vec<String> = self
-            .hooked
-            .iter()
-            .filter(|(name, hooked)| {
-                !symbols.find(name).any(|symbol| {
-                    symbol.address == hooked.address && symbol.module == hooked.module.as_deref()
-                })
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            info!("{name} went with its module");
-            self.let_go(&name);
-        }
-        self.missing
-            .retain(|missing| !hooks::is_hook(&missing.point));
-        // The tracepoints bracket every driver: its own return tells no more.
-        let bracketed = self.is_bracketed();
-        for mut hook in hooks::all() {
-            if bracketed && hook.point == DRIVER {
-                hook.exit = None;
-            }
-            self.hook(&hook, symbols);
-        }
-    }
-
-    fn let_go(&mut self, name: &str) {
-        let Some(hooked) = self.hooked.remove(name) else {
-            return;
-        };
-        kprobe::detach(hooked.links);
-        self.attached
-            .retain(|attached| !(hooks::is_hook(&attached.point) && attached.target == name));
-    }
-
-    /// Watches a function, if it is there and not watched yet.
-    fn hook(&mut self, hook: &Hook, symbols: &Symbols) {
-        let clones = symbols.clones(hook.function);
-        for found in clones.iter().filter(|clone| clone.entry) {
-            let symbol = &found.symbol;
-            match symbol.module {
-                // Other modules may have a function of the same name.
-                Some(module) if module != hook.module => continue,
-                // Built in; or nobody is there yet who would ask.
-                None if hook.point != DRIVER && !Symbols::module_loaded(hook.module) => continue,
-                _ => {}
-            }
-            if self.hooked.contains_key(symbol.name) {
-                continue;
-            }
-            let why = if self.withholds(hook.point) || self.withholds(hook.function) {
-                Some("withheld".to_owned())
-            } else {
-                self.watch(hook, symbol.name, symbol.address, symbol.module)
-                    .err()
-                    .map(|error| format!("{error:#}"))
-            };
-            if let Some(why) = why {
-                self.missing.push(Missing {
-                    point: hook.point.to_owned(),
-                    why: format!("kprobe {}: {why}", symbol.name),
-                    lost: hook.lost.into(),
-                });
-            }
-        }
-    }
-
-    fn watch(
-        &mut self,
-        hook: &Hook,
-        symbol: &str,
-        address: u64,
-        module: Option<&str>,
-    ) -> Result<()> {
-        let target = if address == 0 {
-            Target::Name(symbol)
-        } else {
-            Target::Address(address)
-        };
-        let mut links = Vec::new();
-        // The return first: a return without an entry is nothing.
-        for program in [hook.exit, hook.entry].into_iter().flatten() {
-            links.push(self.kprobe(program, &target)?);
-        }
-        debug!("attached to {symbol}");
-        self.hooked.insert(
-            symbol.to_owned(),
-            Hooked {
-                point: hook.point,
-                module: module.map(str::to_owned),
-                address,
-                links,
-            },
-        );
-        let ways = [hook.entry.map(|_| "kprobe"), hook.exit.map(|_| "kretprobe")];
-        for way in ways.into_iter().flatten() {
-            self.attached.push(Attached {
-                point: hook.point.to_owned(),
-                target: symbol.to_owned(),
-                way: way.into(),
-                module: module.map(str::to_owned),
-            });
-        }
-        Ok(())
-    }
-}
-
-/// May it be let go of until there is a tunnel? A program at a function's entry or
-/// return is attached once only by some kernels (5.10: ENOENT afterwards).
-fn may_wait(point: &Point, way: &Way) -> bool {
-    point.of_tunnels && !matches!(way, Way::Fentry { .. } | Way::Fexit { .. })
 }
 
 impl Drop for Probes {
@@ -760,6 +438,89 @@ impl Drop for Probes {
         );
         kprobe::detach(links);
     }
+}
+
+/// Programs by name.
+pub(super) type Programs<'a> = StdHashMap<&'a str, &'a mut Program>;
+
+/// Attaches a way's program, which is loaded unless it is a kprobe's, and the one
+/// behind it.
+pub(super) fn attach(way: &Way, programs: &mut Programs<'_>) -> Result<Links> {
+    let name = way.program();
+    match *way {
+        Way::TpBtf { .. } | Way::RawTp { .. } | Way::Fentry { .. } | Way::Fexit { .. } => {
+            let links = match find(name, programs)? {
+                Program::BtfTracePoint(program) => program
+                    .attach()
+                    .and_then(|link| program.take_link(link))
+                    .map(Links::of),
+                Program::FEntry(program) => program
+                    .attach()
+                    .and_then(|link| program.take_link(link))
+                    .map(Links::of),
+                Program::FExit(program) => program
+                    .attach()
+                    .and_then(|link| program.take_link(link))
+                    .map(Links::of),
+                Program::RawTracePoint(program) => program
+                    .attach(way.target())
+                    .and_then(|link| program.take_link(link))
+                    .map(Links::of),
+                _ => bail!("{name} is a program of another type"),
+            };
+            let mut links = links.map_err(brief)?;
+            // Behind it, where the kernel wants it.
+            if let Ok(Program::BtfTracePoint(second)) = find(&format!("{name}{AGAIN}"), programs)
+                && second.fd().is_ok()
+            {
+                let link = second.attach().and_then(|link| second.take_link(link));
+                links.others.push(Box::new(link.map_err(brief)?));
+            }
+            Ok(links)
+        }
+        Way::Kprobe { program, function } => {
+            let kprobes = vec![attach_kprobe(program, &Target::Name(function), programs)?];
+            Ok(Links {
+                kprobes,
+                ..Links::default()
+            })
+        }
+        Way::Kretprobe {
+            entry,
+            program,
+            function,
+        } => {
+            // The return first: a return without an entry is nothing.
+            let target = Target::Name(function);
+            let mut kprobes = vec![attach_kprobe(program, &target, programs)?];
+            if let Some(entry) = entry {
+                kprobes.push(attach_kprobe(entry, &target, programs)?);
+            }
+            Ok(Links {
+                kprobes,
+                ..Links::default()
+            })
+        }
+    }
+}
+
+fn attach_kprobe(name: &str, target: &Target<'_>, programs: &mut Programs<'_>) -> Result<Link> {
+    if !host::has_kprobes() {
+        bail!("this kernel has no kprobes (CONFIG_KPROBES)");
+    }
+    let Program::KProbe(program) = find(name, programs)? else {
+        bail!("{name} is a program of another type");
+    };
+    if program.fd().is_err() {
+        program.load().map_err(brief)?;
+    }
+    let at_return = matches!(program.kind(), ProbeKind::Return);
+    kprobe::attach(program.fd().map_err(brief)?.as_fd(), target, at_return)
+}
+
+fn find<'a>(name: &str, programs: &'a mut Programs<'_>) -> Result<&'a mut Program> {
+    let program = programs.get_mut(name).map(|program| &mut **program);
+    program.ok_or_else(|| anyhow!("the object has no program {name}"))
 }
 
 fn args(btf: &Btf, tracepoint: &str) -> u32 {

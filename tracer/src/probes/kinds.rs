@@ -3,6 +3,8 @@
 //! A kind is what `ip -d link` prints. Kinds that are not here are still
 //! followed where their device type says that they carry IP in IP.
 
+use crate::kernel::symbols;
+
 /// What is known of a kind of tunnel device.
 #[derive(Debug)]
 pub struct Kind {
@@ -16,6 +18,26 @@ pub struct Kind {
     pub file: &'static str,
     /// Its driver frees what it drops with `consume_skb` too.
     pub consumes: bool,
+}
+
+/// The transmit function of l2tp's devices, which do not say that they are tunnels.
+pub const UNNAMED: &str = "l2tp_eth_dev_xmit";
+/// Modules that several drivers need, and come right before the first of them.
+const SHARED: &[&str] = &[
+    "tunnel4",
+    "tunnel6",
+    "ip_tunnel",
+    "udp_tunnel",
+    "gre",
+    "l2tp_core",
+];
+
+/// Was a module of a tunnel's driver loaded? A device usually comes next, and its
+/// first packet with it.
+pub fn are_expected() -> bool {
+    symbols::modules()
+        .iter()
+        .any(|module| SHARED.contains(&&**module) || KINDS.iter().any(|kind| kind.module == module))
 }
 
 /// All kinds of tunnel device in the kernel's source.

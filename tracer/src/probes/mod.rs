@@ -6,14 +6,18 @@ mod hooks;
 pub mod kinds;
 mod kprobe;
 mod load;
+mod missed;
+mod modules;
 mod plan;
 pub mod points;
+mod rest;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-pub use attach::{Missed, Prepared, Probes};
+pub use attach::{Prepared, Probes};
+pub use missed::Missed;
 pub use plan::would_attach;
 
 /// A point that is attached.

@@ -65,12 +65,21 @@ pub const CONSUME: &str = "consume_skb";
 pub const FRAME_START: &str = "net_dev_start_xmit";
 pub const FRAME_END: &str = "net_dev_xmit";
 pub const REALLOC: &str = "skb_realloc_headroom";
-/// The point that tells of the first tunnel, where those of frames wait for it.
-pub static FIRST_TUNNEL: Way = TpBtf {
-    program: "device_up_btf",
-    tracepoint: "qdisc_create",
-    args: 2,
-};
+pub const MODULE_LOAD: &str = "module_load";
+/// What tells that a tunnel comes, where points wait for the first: its driver is
+/// loaded, or, where the driver is built in, the device comes up.
+pub static WAKERS: &[Way] = &[
+    TpBtf {
+        program: "module_load_btf",
+        tracepoint: MODULE_LOAD,
+        args: 1,
+    },
+    TpBtf {
+        program: "device_up_btf",
+        tracepoint: "qdisc_create",
+        args: 2,
+    },
+];
 /// All points but those of the drivers (`hooks`), which depend on the modules
 /// present.
 pub const POINTS: &[Point] = &[

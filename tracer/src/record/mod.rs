@@ -16,5 +16,5 @@ mod tests;
 
 pub use blocks::Broken;
 pub use file::{Limits, Output, Recorder};
-pub use items::Scope;
+pub use items::{Begin, Scope};
 pub use read::Recording;

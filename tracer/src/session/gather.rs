@@ -1,9 +1,9 @@
 //! What comes out of the kernel and from netlink, made into events.
 
-use std::time::Duration;
+use std::{os::unix::ffi::OsStrExt as _, time::Duration};
 
 use anyhow::Result;
-use tracer_common::config::IFNAMSIZ;
+use tracer_common::{config::IFNAMSIZ, record::notice, tally::DeviceKey};
 
 use super::Session;
 use crate::{
@@ -25,15 +25,6 @@ const BATCH: usize = 4096;
 const BATCHES: usize = 8;
 
 impl Session<'_> {
-    /// Was a tunnel's driver loaded? A device of it usually comes next, and its
-    /// first packet with it. Those of l2tp do not even say that they are tunnels.
-    pub(super) fn expects_tunnels(&self) -> bool {
-        kinds::KINDS.iter().any(|kind| {
-            let mut functions = self.symbols.find(kind.xmit);
-            functions.any(|function| function.module.is_some() || kind.name == "l2tp")
-        })
-    }
-
     /// Tells what happened.
     pub(super) fn tell(&mut self, event: Event) -> Result<()> {
         if let Some(recorder) = &mut self.recorder {
@@ -72,12 +63,14 @@ impl Session<'_> {
     pub(super) fn take(&mut self) -> Result<()> {
         for _ in 0..BATCHES {
             let records = self.stream.records(BATCH);
-            // Of a tunnel that nobody had heard of, too.
-            if self.stream.noticed()
-                || self.probes.is_resting()
-                    && records.iter().any(|(record, _)| record.key.ifindex != 0)
-            {
-                self.probes.wake()?;
+            let noticed = self.stream.noticed();
+            if self.probes.is_resting() {
+                // Of a tunnel that nobody had heard of, too.
+                let is_there = noticed.contains(&notice::TUNNEL)
+                    || records.iter().any(|(record, _)| record.key.ifindex != 0);
+                if is_there || !noticed.is_empty() && kinds::are_expected() {
+                    self.wake()?;
+                }
             }
             if records.is_empty() {
                 return Ok(());
@@ -137,7 +130,7 @@ impl Session<'_> {
         let mut addresses: Vec<u64> = others.filter(unknown).collect();
         // A module that came since the last look has addresses in them.
         if !frees.is_empty() {
-            self.follow_modules();
+            self.follow_modules()?;
         }
         addresses.extend(frees);
         addresses.sort_unstable();
@@ -181,28 +174,48 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reads the symbols again if modules came or went.
-    fn follow_modules(&mut self) {
-        match self.symbols.reload_if_changed() {
-            Ok(true) => {
-                self.probes.follow_modules(&self.symbols);
-                if self.probes.is_resting()
-                    && self.expects_tunnels()
-                    && let Err(error) = self.probes.wake()
-                {
-                    tracing::warn!("cannot attach to what a tunnel needs: {error:#}");
-                }
+    /// Attaches what rests, and finds out what tunnels got before that.
+    fn wake(&mut self) -> Result<()> {
+        self.probes.wake()?;
+        let snapshot = devices::snapshot(None);
+        let followed = self.stream.devices()?;
+        let asked = self.options.dev.as_ref().map(|dev| dev.as_bytes());
+        for device in snapshot.devices.values() {
+            if device.is_no_tunnel() || asked.is_some_and(|name| name != device.name) {
+                continue;
             }
+            // Nothing rests where there is a tunnel: this one is new.
+            let counters = &device.counters;
+            let all = counters.tx_packets + counters.tx_errors.max(counters.tx_dropped);
+            let key = DeviceKey {
+                netns: device.netns,
+                ifindex: device.ifindex,
+            };
+            let followed = followed.get(&key).map_or(0, |tally| tally.packets_in);
+            self.unfollowed += all.saturating_sub(followed);
+        }
+        self.learn(snapshot, false)
+    }
+
+    /// Reads the symbols again if modules came or went.
+    fn follow_modules(&mut self) -> Result<()> {
+        // First: reading the symbols takes its time.
+        if self.probes.is_resting() && kinds::are_expected() {
+            self.wake()?;
+        }
+        match self.symbols.reload_if_changed() {
+            Ok(true) => self.probes.follow_modules(&self.symbols),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!("cannot read the kernel's symbols again: {error:#}");
             }
         }
+        Ok(())
     }
 
     /// Modules that came or went, devices that came.
     pub(super) fn look_around(&mut self) -> Result<()> {
-        self.follow_modules();
+        self.follow_modules()?;
         let unknown = self
             .stream
             .devices()?
@@ -233,6 +246,7 @@ impl Session<'_> {
         let book = self.story.book();
         let vanished = counts.tallies.keys().any(|key| book.is_drop(key));
         counts.lost = self.stream.lost(self.probes.missed(), vanished)?;
+        counts.lost.frames += self.unfollowed;
         book.counts().only_news(&mut counts);
         let frees = counts.tallies.keys().map(|key| key.location);
         self.name_places(frees, [].into_iter())?;

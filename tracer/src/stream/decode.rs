@@ -17,16 +17,12 @@ pub enum DecodeError {
     Version(u16),
 }
 
-/// Do these bytes say that a tunnel came up?
-pub fn is_notice(bytes: &[u8]) -> bool {
-    let notice = Notice {
-        version: ABI_VERSION,
-        size: size_of::<Notice>() as u16,
-        reserved: 0,
-    };
-    let [a, b] = notice.version.to_ne_bytes();
-    let [c, d] = notice.size.to_ne_bytes();
-    bytes == [a, b, c, d, 0, 0, 0, 0]
+/// What is told beside records (`record::notice`), if this is that.
+pub fn notice(bytes: &[u8]) -> Option<u32> {
+    let [a, b, c, d, what @ ..] = *<&[u8; size_of::<Notice>()]>::try_from(bytes).ok()?;
+    let is_ours = u16::from_ne_bytes([a, b]) == ABI_VERSION
+        && usize::from(u16::from_ne_bytes([c, d])) == size_of::<Notice>();
+    is_ours.then(|| u32::from_ne_bytes(what))
 }
 
 const WITH_PACKET: usize = size_of::<Record>() + size_of::<Head>();
@@ -76,10 +72,13 @@ mod tests {
     #[test]
     fn a_notice_is_no_record() {
         let mut bytes = [0; 8];
-        assert!(!is_notice(&bytes) && !is_notice(&[]));
+        assert_eq!((notice(&bytes), notice(&[])), (None, None));
         bytes[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
         bytes[2] = 8;
-        assert!(is_notice(&bytes) && decode(&bytes).is_err());
+        bytes[4] = 1;
+        let what = u32::from_ne_bytes([1, 0, 0, 0]);
+        assert_eq!(notice(&bytes), Some(what));
+        assert!(decode(&bytes).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tracer_common::{
 
 use crate::{event::Packet, probes::Missed};
 
-use decode::is_notice;
+use decode::notice;
 
 pub use decode::decode;
 
@@ -52,8 +52,8 @@ pub struct Stream {
     unfinished: bool,
     /// When to look again, where there were records the last time.
     again: Option<Instant>,
-    /// A tunnel came up.
-    noticed: bool,
+    /// What was told beside them, `record::notice`.
+    noticed: Vec<u32>,
 }
 
 /// What could not be kept.
@@ -104,7 +104,7 @@ impl Stream {
             unreadable: 0,
             unfinished: false,
             again: None,
-            noticed: false,
+            noticed: Vec::new(),
         })
     }
 
@@ -139,8 +139,8 @@ impl Stream {
             let Some(item) = self.ring.get_mut().0.next() else {
                 break;
             };
-            if is_notice(&item) {
-                self.noticed = true;
+            if let Some(what) = notice(&item) {
+                self.noticed.push(what);
                 continue;
             }
             // The kernel does not tell of those that come soon after.
@@ -158,8 +158,8 @@ impl Stream {
         records
     }
 
-    /// Did a tunnel come up since this was asked last?
-    pub fn noticed(&mut self) -> bool {
+    /// What was told beside the records since this was asked last: `record::notice`.
+    pub fn noticed(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.noticed)
     }
 

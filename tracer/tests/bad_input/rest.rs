@@ -9,9 +9,9 @@ use crate::support::{
     tracer,
 };
 
-/// What is said when the hooks are let go of, and when they come back.
+/// What is said where points wait, and when they are attached.
 const RESTS: &str = "no tunnel on this host";
-const WAKES: &str = "a tunnel came";
+const WAKES: &str = "a tunnel comes";
 
 #[test]
 fn the_first_tunnel_wakes_it() {
@@ -19,7 +19,7 @@ fn the_first_tunnel_wakes_it() {
         return;
     }
     // Tests may run where not every process can be looked at.
-    let watch = ["watch", "-v", "--rest", "--format", "lines"];
+    let watch = ["watch", "-v", "--format", "lines"];
     let running = Running::start(tracer(&watch));
     let said = running.wait_for_stderr("attached, waiting for drops");
     let Some(net) = Net::new("first") else { return };
@@ -47,6 +47,6 @@ fn what_a_command_does_is_seen_from_the_first_packet_on() {
     if !can_trace() {
         return;
     }
-    let output = Output::of(tracer(&["run", "-v", "--rest", "--", "true"]));
+    let output = Output::of(tracer(&["run", "-v", "--", "true"]));
     assert!(!output.stderr.contains(RESTS), "{output:?}");
 }

@@ -163,16 +163,12 @@ impl Report<'_> {
         for (load, what, at_most) in [
             (Load::Healthy, "a packet that passes a tunnel", 250.0),
             (Load::Beside, "a packet beside a tunnel", 30.0),
-            (
-                Load::NoTunnel,
-                "a packet on a host without tunnels (`--rest`)",
-                30.0,
-            ),
+            (Load::NoTunnel, "a packet on a host without tunnels", 30.0),
         ] {
             bars.push(bar(
                 what.to_owned(),
                 at_most,
-                self.added(load, Variant::Watching),
+                self.added(load, Variant::Counting),
                 "ns",
             ));
         }

@@ -36,11 +36,9 @@ const PACKAGES: [(&str, &str); 3] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
     Nothing,
-    /// `tracer run`: exact counts, and the details of some.
+    /// `tracer record`: exact counts, and the details of some, written each second.
+    /// As in `tracer watch`, what only tells of tunnels waits where there is none.
     Counting,
-    /// `tracer watch --rest`: the same, shown each second; where there is no tunnel,
-    /// its hooks wait for one.
-    Watching,
     /// `tracer record --all-records`: the details of all.
     Recording,
     RawCount,
@@ -51,14 +49,13 @@ pub enum Variant {
 
 impl Variant {
     pub const OF_DROPS: [Self; 3] = [Self::Nothing, Self::Counting, Self::Recording];
-    pub const OF_OTHERS: [Self; 3] = [Self::Nothing, Self::Counting, Self::Watching];
+    pub const OF_OTHERS: [Self; 2] = [Self::Nothing, Self::Counting];
     pub const PEERS: [Self; 4] = [Self::RawCount, Self::ReasonCount, Self::Print, Self::Perf];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Counting => "tracer counting",
-            Self::Watching => "tracer watching, --rest",
             Self::Recording => "tracer recording every drop",
             Self::RawCount => "bpftrace rawtracepoint count",
             Self::ReasonCount => "bpftrace count by reason and location",
@@ -144,7 +141,7 @@ impl Running {
         };
         let mut command = match variant {
             Variant::Nothing => return Ok(running),
-            Variant::Counting | Variant::Watching | Variant::Recording => running.tracer(),
+            Variant::Counting | Variant::Recording => running.tracer(),
             Variant::Perf => {
                 let mut command = Command::new("perf");
                 let arguments = ["record", "-q", "-a", "-e", "skb:kfree_skb", "-o"];
@@ -173,32 +170,15 @@ impl Running {
 
     fn tracer(&self) -> Command {
         let mut command = Command::new(paths::tracer());
-        match self.variant {
-            Variant::Recording => {
-                // Flows, as what it is compared with: no bytes of packets.
-                let options = ["--all-records", "--snaplen", "0"];
-                command
-                    .args(["record", "-v", "--force"])
-                    .args(options)
-                    .arg("-o");
-                command.arg(&self.file).stderr(Stdio::piped());
-                command.args(["--duration", LONGEST]);
-            }
-            Variant::Watching => {
-                command.args(["watch", "-v", "--rest", "--format", "lines"]);
-                command.args(["--duration", LONGEST]);
-                command.stdout(Stdio::null()).stderr(Stdio::piped());
-            }
-            _ => {
-                command.args(["run", "--format", "json", "--duration", LONGEST]);
-                command.stdout(Stdio::piped()).stderr(Stdio::null());
-            }
+        // Flows, as what it is compared with: no bytes of packets.
+        command.args(["record", "-v", "--force", "--snaplen", "0"]);
+        command.args(["--duration", LONGEST, "-o"]).arg(&self.file);
+        command.stderr(Stdio::piped());
+        if self.variant == Variant::Recording {
+            command.arg("--all-records");
         }
         if self.load.needs_all_drops() {
             command.arg("--all-drops");
-        }
-        if self.variant == Variant::Counting {
-            command.args(["--", "sleep", "300"]);
         }
         command
     }
@@ -210,8 +190,7 @@ impl Running {
         };
         // What follows the line is read at the end.
         match variant {
-            Variant::Counting => child.stdout = line_with(child.stdout.take(), "\"start\"")?,
-            Variant::Watching | Variant::Recording => {
+            Variant::Counting | Variant::Recording => {
                 child.stderr = line_with(child.stderr.take(), "attached")?;
             }
             _ => thread::sleep(PEER_SETTLES),
@@ -239,24 +218,16 @@ impl Running {
             return Ok(Seen::default());
         };
         let began = Instant::now();
-        let signal = match self.variant {
-            Variant::Counting => Signal::TERM,
-            _ => Signal::INT,
-        };
-        tell(&child, signal)?;
-        let (mut out, mut err) = (String::new(), String::new());
-        if let Some(stdout) = &mut child.stdout {
-            stdout.read_to_string(&mut out)?;
-        }
+        tell(&child, Signal::INT)?;
+        let mut err = String::new();
         if let Some(stderr) = &mut child.stderr {
             stderr.read_to_string(&mut err)?;
         }
         child.wait()?;
         let detached = began.elapsed();
         let seen = match self.variant {
-            Variant::Nothing | Variant::Watching => Seen::default(),
-            Variant::Counting => tracers_word(&out, self.load)?,
-            Variant::Recording => {
+            Variant::Nothing => Seen::default(),
+            Variant::Counting | Variant::Recording => {
                 let mut report = Command::new(paths::tracer());
                 report.args(["report", "--format", "json"]).arg(&self.file);
                 // Its status says that there were drops.
