@@ -59,7 +59,9 @@ pub struct Process {
     pub uid: u32,
     /// Bits of [`sender`].
     pub flags: u32,
-    pub reserved: u32,
+    /// Interface that the packet had come in by when it left its frame, 0: none, or
+    /// it is not known any more.
+    pub iif: u32,
 }
 
 /// What is known of the sender; bits of [`Process::flags`].

@@ -390,6 +390,7 @@ pub fn mark_top(what: u32) {
 #[inline(always)]
 pub fn handed<const TYPED: bool>(skb: SkBuff<TYPED>) {
     let Some(context) = context() else { return };
+    let told_skb = &raw mut context.told_skb;
     let Some(top) = top(context) else { return };
     let key = &mut top.record.key;
     if key.freed_by != freed_by::NONE || (key.told != 0 && top.skb != skb.0) {
@@ -399,6 +400,12 @@ pub fn handed<const TYPED: bool>(skb: SkBuff<TYPED>) {
     // An error that was raised although the packet goes on (err_count of
     // ip_tunnel_xmit) is none about this packet.
     key.told = 0;
+    // SAFETY: a field of this CPU's or task's own context, beside the frames.
+    unsafe {
+        if *told_skb == skb.0 {
+            *told_skb = 0;
+        }
+    }
     key.seen |= seen::HANDED_TO_IP;
     top.skb = skb.0;
     top.consumed = 0;
@@ -410,6 +417,7 @@ pub fn handed<const TYPED: bool>(skb: SkBuff<TYPED>) {
 fn remember<const TYPED: bool>(skb: SkBuff<TYPED>, frame: &mut Frame) {
     let record = &mut frame.record;
     record.key.outcome = outcome::LOST_LATER;
+    record.process.iif = skb.iif();
     // Where tunnels nest the marked inner header can be that of a tunnel
     // further in: what it says now is what it has to say later.
     record.outer = Flow::default();

@@ -197,9 +197,13 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         // queue (WireGuard's staged packets).
         waited = frame::top(context).is_some_and(|top| top.kind & kind::CONSUMES_DROPS != 0);
     }
-    // A driver that counts an error and consumes has dropped (WireGuard).
-    let dropped =
-        is_received && context.receive.is_still(&skb) && context.receive.moved(&mut []) != 0;
+    // A driver that counts an error and consumes has dropped (WireGuard). What it
+    // delivers comes in by its device before anything frees it.
+    let dropped = is_received
+        && context.receive.seen & seen::ALLOWED_SOURCE_CHECKED != 0
+        && skb.iif() == 0
+        && context.receive.is_still(&skb)
+        && context.receive.moved(&mut []) != 0;
     let dropped = read::through(&mut context.room.number, dropped.into()) != 0;
     if dropped || waited {
         // Those drivers have the packet out of its encapsulation by then.
@@ -430,10 +434,18 @@ fn is_same<const OF: bool>(record: &mut Record, skb: &impl Fields<OF>, outermost
         return false;
     }
     record.key.seen |= seen::IN_THE_CLEAR;
-    if skb.iif() != 0 {
+    if came_since(record, skb.iif()) {
         record.key.seen |= seen::DECAPSULATED;
     }
     true
+}
+
+/// Has the packet been received since a tunnel sent it? One that was forwarded into
+/// the tunnel keeps the interface that it had come by where the driver lets it;
+/// WireGuard clears it before it sends.
+#[inline(always)]
+fn came_since(record: &Record, iif: u32) -> bool {
+    iif != 0 && (iif != record.process.iif || record.key.seen & seen::PEER_SEND != 0)
 }
 
 /// Does a packet with this EtherType belong to a network, rather than to
@@ -474,6 +486,11 @@ fn stray<const OF: bool, const WRAPPED: bool>(
     if dev.0 != 0
         && let Some(kind) = dev.tunnel()
     {
+        // What was appended to another packet (GRO) is freed with that, long after
+        // it arrived: what waits in a queue begins with its header.
+        if skb.iif() == 0 && skb.is_pulled() {
+            return false;
+        }
         scratch.kind_name = kind.name;
         found |= what::AT_TUNNEL;
     }
@@ -584,9 +601,14 @@ fn finish<const TYPED: bool, const OF: bool>(
     key.location = free.location;
     key.reason = free.reason;
     [key.told, key.told_type, key.told_code] = free.told;
-    if skb.iif() != 0 {
+    if key.outcome == outcome::LOST_LATER {
+        if came_since(record, skb.iif()) {
+            record.key.seen |= seen::RECEIVED;
+        }
+    } else if skb.iif() != 0 {
         key.seen |= seen::RECEIVED;
     }
+    let key = &mut record.key;
     if skb.for_other_host() {
         key.seen |= seen::OTHER_HOST;
     }

@@ -132,6 +132,17 @@ pub trait Fields<const TYPED: bool> {
         Some(head + u64::from(at))
     }
 
+    /// Is its network header off the data already?
+    #[inline(always)]
+    fn is_pulled(&self) -> bool {
+        let (Some(data), Some(header)) =
+            (self.field::<u64>(offset!(skb_data)), self.network_header())
+        else {
+            return false;
+        };
+        data > header
+    }
+
     /// Takes the packet's first bytes in, as far as they are in the linear part
     /// of its buffer. `room` is for `read::through`.
     #[inline(always)]

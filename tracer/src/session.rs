@@ -222,6 +222,7 @@ impl<'a> Session<'a> {
             noop_queue: probes.has("noop_enqueue"),
             icmp: probes.has("icmp_send"),
             icmp6: probes.has("icmp6_send"),
+            blackholes: probes.has("ipv4_blackhole_route") && probes.has("ip6_blackhole_route"),
             routes: probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4"),
             tables: probes.has("fib_table_lookup"),
             tables6: probes.has("fib6_table_lookup"),

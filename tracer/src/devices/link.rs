@@ -3,7 +3,7 @@
 //! The messages are read attribute by attribute: the names in them can hold any
 //! bytes, and one odd device must not hide the others.
 
-use std::{net::IpAddr, ops::ControlFlow};
+use std::{net::IpAddr, ops::ControlFlow, os::fd::OwnedFd};
 
 use thiserror::Error;
 
@@ -37,6 +37,14 @@ const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const RTM_NEWNETCONF: u16 = 80;
+const RTM_GETNETCONF: u16 = 82;
+/// `struct netconfmsg`, and what aligns it.
+const NETCONFMSG: usize = 4;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+/// `NETCONFA_IFINDEX_ALL`.
+const ALL: i32 = -1;
 /// In `IFLA_AF_SPEC`, by family: settings as 32-bit words.
 const AF_INET: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
@@ -283,10 +291,52 @@ pub fn dump(netns: &Netns) -> Result<Dump, LinkError> {
             ControlFlow::Continue(())
         })?;
         if !answer.interrupted || attempt >= ATTEMPTS {
-            return Ok(digest(netns.inode, &links, &answer));
+            let mut dump = digest(netns.inode, &links, &answer);
+            if let Some(forwards) = forwards_ipv6(&socket, attempt + 1) {
+                for device in &mut dump.devices {
+                    device.forwards6 = device.forwards6.and(Some(forwards));
+                }
+            }
+            return Ok(dump);
         }
         attempt += 1;
     }
+}
+
+/// Does the namespace forward IPv6? `ip6_forward` (net/ipv6/ip6_output.c) asks the
+/// setting of `all`, not that of a device.
+fn forwards_ipv6(socket: &OwnedFd, sequence: u32) -> Option<bool> {
+    let request = Request {
+        kind: RTM_GETNETCONF,
+        dump: false,
+        body: &about_all(),
+    };
+    let mut forwards = None;
+    let answer = wire::ask(socket, request, sequence, &mut |kind, message| {
+        if kind == RTM_NEWNETCONF {
+            forwards = forwarding(message);
+        }
+        ControlFlow::Continue(())
+    });
+    // An old kernel need not know the question.
+    answer.ok().and(forwards)
+}
+
+/// The question for the IPv6 settings of `all`.
+fn about_all() -> [u8; NETCONFMSG + 8] {
+    let mut body = [0; NETCONFMSG + 8];
+    body[0] = AF_INET6 as u8;
+    body[NETCONFMSG..][..2].copy_from_slice(&8_u16.to_ne_bytes());
+    body[NETCONFMSG + 2..][..2].copy_from_slice(&NETCONFA_IFINDEX.to_ne_bytes());
+    body[NETCONFMSG + 4..].copy_from_slice(&ALL.to_ne_bytes());
+    body
+}
+
+/// Reads the payload of a `RTM_NEWNETCONF` message.
+fn forwarding(message: &[u8]) -> Option<bool> {
+    let mut settings = attributes(message.get(NETCONFMSG..)?);
+    let (_, value) = settings.find(|(kind, _)| *kind == NETCONFA_FORWARDING)?;
+    Some(host_u32(value)? != 0)
 }
 
 /// Reads the payloads of the `RTM_NEWLINK` messages.
@@ -468,6 +518,31 @@ mod tests {
         assert_eq!(device.counters.collisions, 109);
         assert_eq!(device.counters.tx_carrier_errors, 117);
         assert_eq!(device.counters.tx_window_errors, 120);
+    }
+
+    #[test]
+    fn what_is_asked_of_all() {
+        let question = about_all();
+        assert_eq!(question[..NETCONFMSG], [10, 0, 0, 0]);
+        assert_eq!(
+            question[NETCONFMSG..],
+            nla(NETCONFA_IFINDEX, &ALL.to_ne_bytes())
+        );
+        let answer = |value: u32| {
+            let forwarding = nla(NETCONFA_FORWARDING, &value.to_ne_bytes());
+            [&question[..], &forwarding].concat()
+        };
+        assert_eq!(forwarding(&answer(1)), Some(true));
+        assert_eq!(forwarding(&answer(0)), Some(false));
+        assert_eq!(forwarding(&question), None);
+    }
+
+    #[test]
+    fn the_own_namespace_answers() {
+        let socket = wire::open().unwrap();
+        let said = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding");
+        let said = said.ok().map(|said| said.trim() != "0");
+        assert_eq!(forwards_ipv6(&socket, 1), said);
     }
 
     #[test]

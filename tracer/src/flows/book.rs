@@ -66,6 +66,8 @@ pub struct Watched {
     pub icmp: bool,
     #[serde(default = "yes")]
     pub icmp6: bool,
+    /// Routes that IPsec makes blackholes of.
+    pub blackholes: bool,
     /// Look-ups of routes.
     pub routes: bool,
     /// The answers of single routing tables, of IPv4 and of IPv6.
@@ -81,6 +83,8 @@ fn yes() -> bool {
 /// See the module.
 pub struct Book {
     reasons: Reasons,
+    /// Does this kernel name what the reverse-path filter drops?
+    names_reverse_path: bool,
     watched: Watched,
     /// Namespace to leave unnamed: our own.
     own_netns: u32,
@@ -118,6 +122,7 @@ impl Book {
     pub fn new(start: &Start) -> Self {
         Self {
             reasons: start.reasons.clone(),
+            names_reverse_path: start.reasons.has("IP_RPFILTER"),
             watched: start.watched,
             own_netns: start.own_netns,
             started_ns: start.time_ns,

@@ -43,6 +43,39 @@ const RECEIVING: &[&str] = &[
     "__udp6_lib_rcv",
 ];
 
+/// Functions that have the outer packet only: what is freed there is behind the
+/// driver, whether or not it was seen to hand the packet on (vti, xfrm and l2tp call
+/// `dst_output`).
+const BEHIND_THE_DRIVER: &[&str] = &[
+    "nf_hook_slow",
+    "nft_do_chain",
+    "ip_fragment",
+    "ip_do_fragment",
+    "ip6_fragment",
+    "ip_finish_output",
+    "ip_finish_output2",
+    "ip6_finish_output",
+    "ip6_finish_output2",
+    "ip_output",
+    "ip6_output",
+    "__ip_local_out",
+    "__ip6_local_out",
+    "xfrm_output_resume",
+    "xfrm_output_one",
+    "xfrm_output2",
+    "xfrm_output",
+    "__neigh_event_send",
+    "neigh_resolve_output",
+    "__dev_queue_xmit",
+    "sch_direct_xmit",
+    "kfree_skb_list",
+    "kfree_skb_list_reason",
+    "__tcf_kfree_skb_list",
+    "tcf_kfree_skb_list",
+    "dst_discard",
+    "dst_discard_out",
+];
+
 /// A place in the kernel's code, by the running kernel's symbols.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Place {
@@ -71,6 +104,10 @@ pub struct Evidence {
     pub noop_watched: bool,
     /// Were ICMP errors to the sender watched?
     pub errors_watched: bool,
+    /// Were routes watched that IPsec makes blackholes of?
+    pub blackholes_watched: bool,
+    /// Does this kernel name what the reverse-path filter drops?
+    pub names_reverse_path: bool,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
     /// Were the answers of single routing tables of the underlay watched?
@@ -111,7 +148,19 @@ impl Evidence {
     /// Freed inside the tunnel's transmit function, before the outer packet
     /// was handed to IP.
     pub fn in_driver(&self) -> bool {
-        self.key.outcome == outcome::DROPPED && !self.saw(seen::HANDED_TO_IP)
+        self.key.outcome == outcome::DROPPED
+            && !self.saw(seen::HANDED_TO_IP)
+            && !self.freed_in_any(BEHIND_THE_DRIVER)
+    }
+
+    /// Was it the packet inside, not one that wraps it? On a tunnel's device it is,
+    /// before the driver has it or after it came out; behind a receive function, too.
+    pub fn is_inner(&self) -> bool {
+        match self.key.outcome {
+            outcome::DROPPED => self.in_driver(),
+            outcome::AT_DEVICE => true,
+            _ => self.saw(seen::DECAPSULATED),
+        }
     }
 
     /// The same, or in WireGuard's thread before it sent.
@@ -135,7 +184,12 @@ impl Evidence {
     /// Was the packet being received when it was freed? The interface it came
     /// by is forgotten on its way out of the encapsulation: the place tells too.
     pub fn received(&self) -> bool {
-        self.saw(seen::RECEIVED | seen::TUNNEL_RECEIVE) || self.freed_in_any(RECEIVING)
+        // What is to be sent by a tunnel's device can have come in by another one.
+        let by_device = match self.key.outcome {
+            outcome::AT_DEVICE => seen::DECAPSULATED,
+            _ => seen::RECEIVED,
+        };
+        self.saw(by_device | seen::TUNNEL_RECEIVE) || self.freed_in_any(RECEIVING)
     }
 
     /// Does the device on which the packet was freed forward what comes in?

@@ -52,6 +52,7 @@ const ON_THE_WAY: &[&str] = &[
     // Netfilter, IPsec.
     "nf_hook_slow",
     "xfrm_input",
+    "xfrm_output_resume",
     // Sending: neighbours, queues, devices.
     "neigh_invalidate",
     "arp_error_report",
@@ -137,6 +138,18 @@ const COPIES: &[&str] = &[
     "kfree_skb_partial",
 ];
 
+/// Where fragments are put in order: one that is there already is freed, and one of a
+/// packet that is complete. If a packet comes to nothing by it, its queue is given up
+/// (`inet_frag_rbtree_purge`).
+const SORTING: &[&str] = &[
+    "ip_frag_queue",
+    "ip_defrag",
+    "ip6_frag_queue",
+    "ipv6_frag_rcv",
+    "nf_ct_frag6_queue",
+    "nf_ct_frag6_gather",
+];
+
 /// Where a host passes over what is for another MAC address.
 const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv"];
 
@@ -176,7 +189,12 @@ pub fn is_drop(evidence: &Evidence) -> bool {
         return true;
     }
     let arrived = evidence.key.outcome == outcome::AT_DEVICE || evidence.saw(seen::DECAPSULATED);
-    if evidence.freed_in_any(COPIES) || for_others(evidence) {
+    let sorted = evidence.named_reason().is_none() && evidence.freed_in_any(SORTING);
+    if evidence.freed_in_any(COPIES)
+        || for_others(evidence)
+        || sorted
+        || evidence.reason_is("DUP_FRAG")
+    {
         return false;
     }
     !arrived

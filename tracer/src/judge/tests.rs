@@ -46,6 +46,8 @@ pub fn sit() -> Evidence {
         kind: "sit".to_owned(),
         noop_watched: true,
         errors_watched: true,
+        blackholes_watched: true,
+        names_reverse_path: true,
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),

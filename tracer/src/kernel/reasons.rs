@@ -103,6 +103,11 @@ impl Reasons {
         self.names.get(&reason).map(String::as_str)
     }
 
+    /// Does this kernel have a reason of this name?
+    pub fn has(&self, name: &str) -> bool {
+        self.names.values().any(|known| known == name)
+    }
+
     /// The subsystem a reason belongs to, which is known even if its module's
     /// names are not: `OPENVSWITCH`. None for core reasons.
     pub fn subsystem(&self, reason: u32) -> Option<&str> {

@@ -264,7 +264,7 @@ plain! {
         dst, src, gateway, dev, dev_ifindex, mark, oif, netns, table, table_errno, seen_at,
         gateway_family,
     }
-    Process { comm, cgroup, tgid, uid, flags, reserved }
+    Process { comm, cgroup, tgid, uid, flags, iif }
     Record {
         version, size, cpu, time_ns, key, dev, kind, mtu, length, mark, outer_length, outer,
         origin, freed_dev, freed_ifindex, freed_netns, route, process, counters, stack, path,

@@ -57,6 +57,7 @@ fn start() -> Start {
             noop_queue: true,
             icmp: true,
             icmp6: true,
+            blackholes: true,
             routes: true,
             tables: false,
             tables6: false,

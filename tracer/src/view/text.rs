@@ -186,8 +186,10 @@ pub fn looked_up(row: &Row) -> Option<IpAddr> {
     let sent_by_device = (key.sender_netns, key.sender_ifindex) == (key.netns, key.ifindex);
     asked
         .filter(|asked| !table_only || device.and_then(|device| device.local) != Some(*asked))
-        // What a device received, and did not send, has not gone to its remote.
+        // What a device received, and did not send, has not gone to its remote; nor
+        // has what its driver did not get.
         .or(device
+            .filter(|_| key.outcome != outcome::AT_DEVICE)
             .filter(|_| sent_by_device || !row.evidence.received())
             .and_then(|device| device.remote))
 }
@@ -286,12 +288,12 @@ fn receivers(row: &Row) -> String {
                 (None, Some(key)) => format!("key {key}"),
                 (None, None) => "no key".to_owned(),
             };
-            let from = device
-                .remote
-                .map_or(String::new(), |remote| format!(" from {remote}"));
-            let to = device
-                .local
-                .map_or(String::new(), |local| format!(" to {local}"));
+            // vxlan looks at the number only.
+            let ends = device.kind != "vxlan";
+            let from = device.remote.filter(|_| ends);
+            let from = from.map_or(String::new(), |remote| format!(" from {remote}"));
+            let to = device.local.filter(|_| ends);
+            let to = to.map_or(String::new(), |local| format!(" to {local}"));
             format!("{} takes {number}{from}{to}", device.display_name())
         })
         .collect();
@@ -392,6 +394,32 @@ pub fn verdict(row: &Row) -> String {
             format!("{}{from}", row.cause.title)
         }
         "outer-too-big" => format!("{}{}", row.cause.title, outer_size(row)),
+        "netfilter-drop" if evidence.freed_in_any(&["nft_do_chain", "ipt_do_table"]) => {
+            "a netfilter rule (nftables, iptables) dropped the packet".to_owned()
+        }
+        "forward-refused" => match evidence.told() {
+            Some((4, 3, 13) | (6, 1, 1)) => {
+                "a route or rule of type prohibit on the receiving host refuses the packet's destination".to_owned()
+            }
+            Some((4, 3, 1)) => {
+                "a route of type unreachable on the receiving host refuses the packet's destination".to_owned()
+            }
+            _ => row.cause.title.to_owned(),
+        },
+        "ttl-expired" if evidence.is_inner() => {
+            "the TTL (hop limit) of the packet that came out of the tunnel ran out; its source is told".to_owned()
+        }
+        // IPv6 drivers count both alike.
+        "lookup-policy" if evidence.key.route_errno == 0 => {
+            let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
+            format!("IPsec does not let the outer packet out{to}: a policy blocks it, or asks for a state (SA) that is not there")
+        }
+        "no-ipsec-state" if evidence.in_driver() => {
+            format!("{}, or a policy that blocks it", row.cause.title)
+        }
+        id if id.starts_with("neighbour-") && is_before_the_driver(row) => {
+            format!("{} (inside the tunnel, on {})", row.cause.title, device_name(row))
+        }
         id if id.starts_with("lookup-") || id == "local-address-missing" => {
             let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
             let why = why::of(row).map_or(String::new(), |why| format!(": {}", why.sentence()));
@@ -424,19 +452,28 @@ pub fn verdict(row: &Row) -> String {
 /// Did the ICMP error go to the sender of the inner packet, as far as is
 /// known? Of the outer packet, the other sender is told.
 pub fn inner_is_told(row: &Row) -> bool {
-    let evidence = &row.evidence;
-    match evidence.key.outcome {
-        outcome::DROPPED => !evidence.saw(seen::HANDED_TO_IP),
-        // One with ICMP too big, behind the driver, is the outer packet.
-        outcome::AT_DEVICE => row.cause.id != "outer-too-big",
-        outcome::LOST_LATER => evidence.saw(seen::DECAPSULATED),
-        _ => false,
-    }
+    row.evidence.is_inner()
+}
+
+/// Did the packet vanish on the tunnel's device, before its driver got it?
+fn is_before_the_driver(row: &Row) -> bool {
+    row.evidence.key.outcome == outcome::AT_DEVICE && !row.evidence.received()
 }
 
 /// What to do, for this row.
 pub fn remedy(row: &Row) -> String {
     match (row.cause.id, row.evidence.key.route_type) {
+        ("neighbour-failed" | "neighbour-queue-full" | "neighbour-flushed", _)
+            if is_before_the_driver(row) =>
+        {
+            let dev = device_name(row);
+            format!(
+                "ip neigh show dev {dev}: is the next hop inside the tunnel up, and does its answer come back through {dev}?"
+            )
+        }
+        ("ttl-expired", _) if row.evidence.is_inner() => {
+            "look for a routing loop between the networks behind the tunnel; of traceroute it is what is to be expected".to_owned()
+        }
         ("route-type-not-accepted", 2) => format!(
             "{} is an address of this host: run a kernel with ed6ae5ca437d, or use a remote that is not local",
             outer_destination(row).map_or("the remote".to_owned(), |to| to.to_string())

@@ -91,7 +91,10 @@ fn of_evidence(evidence: &Evidence) -> Option<Why> {
 fn saw(evidence: &Evidence) -> Saw {
     let errno = evidence.key.route_errno;
     let Some(Route {
-        table, table_errno, ..
+        table,
+        table_errno,
+        oif,
+        ..
     }) = evidence.record.as_ref().map(|record| record.route)
     else {
         return Saw::Nothing;
@@ -104,7 +107,8 @@ fn saw(evidence: &Evidence) -> Saw {
     }
     // No other refuses so when the last table had no route. After one that had
     // some, the addresses of the packet can be why (EINVAL).
-    if table_errno == EAGAIN && matches!(errno, EACCES | EINVAL) {
+    // (bound to a device it goes on without a route: EINVAL, __mkroute_output).
+    if table_errno == EAGAIN && (errno == EACCES || (errno == EINVAL && oif == 0)) {
         return Saw::Rule;
     }
     Saw::Nothing

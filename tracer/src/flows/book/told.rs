@@ -64,6 +64,8 @@ impl Book {
                 ETH_P_IPV6 => self.watched.icmp6,
                 _ => false,
             },
+            blackholes_watched: self.watched.blackholes,
+            names_reverse_path: self.names_reverse_path,
             routes_watched: self.watched.routes,
             tables_watched: if key.route & route::IPV6 == 0 {
                 self.watched.tables

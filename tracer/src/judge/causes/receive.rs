@@ -1,6 +1,8 @@
 //! Causes where the outer packet arrives, is taken out of its encapsulation,
 //! and goes on.
 
+use std::net::Ipv6Addr;
+
 use tracer_common::{
     flow::{ETH_P_IP, IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
     tally::{
@@ -43,6 +45,49 @@ fn is_other_mode(evidence: &Evidence) -> bool {
     let device = evidence.device.as_ref();
     let proto = device.and_then(|device| device.proto);
     proto.is_some_and(|proto| proto != evidence.key.outer_proto)
+}
+
+/// Functions that look at what a tunnel's packet has to have: its counters tell of
+/// other packets, too, that another CPU receives meanwhile.
+const CHECKS: &[&str] = &[
+    "ip_tunnel_rcv",
+    "__ip6_tnl_rcv",
+    "ip6_tnl_rcv",
+    "gre_rcv",
+    "ipgre_rcv",
+    "__ipgre_rcv",
+    "erspan_rcv",
+    "ip6gre_rcv",
+    "ip6erspan_rcv",
+    "ipip_tunnel_rcv",
+    "ipip_rcv",
+    "mplsip_rcv",
+    "ipip6_rcv",
+    "sit_tunnel_rcv",
+    "ipxip6_rcv",
+    "ip4ip6_rcv",
+    "ip6ip6_rcv",
+    "vxlan_rcv",
+    "geneve_udp_encap_recv",
+    "geneve_rx",
+    "bareudp_udp_encap_recv",
+];
+
+/// Was it freed where such a check failed?
+fn in_check(evidence: &Evidence) -> bool {
+    evidence.by_kfree() && evidence.freed_in_any(CHECKS)
+}
+
+/// ICMP errors of routes and rules that refuse: prohibit, and IPv4's unreachable.
+const REFUSALS: [(u8, u8, u8); 3] = [(4, 3, 13), (4, 3, 1), (6, 1, 1)];
+
+/// May an IPv6 packet with this source be forwarded at all? (`ip6_forward`)
+fn is_forwardable(src: &[u8; 16]) -> bool {
+    let src = Ipv6Addr::from(*src);
+    !src.is_unspecified()
+        && !src.is_loopback()
+        && !src.is_multicast()
+        && !src.is_unicast_link_local()
 }
 
 /// The last handler of a tunnel protocol, which frees what nobody wanted.
@@ -117,7 +162,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "receive-address-missing",
-        title: "the receiving tunnel's local address is not configured any more, or its remote is this host",
+        title: "the receiving tunnel may not receive: its local address is not configured any more, its remote is this host, or its ends are link-local and it has no device",
         condition: "ip6_tnl_rcv_ctl said no, in ipxip6_rcv (net/ipv6/ip6_tunnel.c)",
         counters: "none",
         told: "no",
@@ -138,7 +183,8 @@ pub const CAUSES: &[Cause] = &[
         remedy: "set csum (icsum, ocsum) alike on both ends: ip link change DEV type gre …",
         fixes: &[],
         applies: |evidence| {
-            (evidence.moved(RX_CRC_ERRORS) && evidence.moved(RX_ERRORS)).then_some(Proved)
+            (in_check(evidence) && evidence.moved(RX_CRC_ERRORS) && evidence.moved(RX_ERRORS))
+                .then_some(Proved)
         },
     },
     Cause {
@@ -150,7 +196,8 @@ pub const CAUSES: &[Cause] = &[
         remedy: "make the tunnel anew on the receiving end after the sender restarted, or set seq (iseq, oseq) alike on both ends; without order on the way it is better off",
         fixes: &[],
         applies: |evidence| {
-            (evidence.moved(RX_FIFO_ERRORS) && evidence.moved(RX_ERRORS)).then_some(Proved)
+            (in_check(evidence) && evidence.moved(RX_FIFO_ERRORS) && evidence.moved(RX_ERRORS))
+                .then_some(Proved)
         },
     },
     Cause {
@@ -174,7 +221,7 @@ pub const CAUSES: &[Cause] = &[
                 return Some(Proved);
             }
             (evidence.saw(seen::TUNNEL_RECEIVE)
-                && evidence.by_kfree()
+                && in_check(evidence)
                 && evidence.moved(RX_FRAME_ERRORS)
                 && evidence.moved(RX_ERRORS))
             .then_some(Inferred)
@@ -189,8 +236,10 @@ pub const CAUSES: &[Cause] = &[
         remedy: "the packet was cut or damaged, or the two ends differ in what they carry (gre against gretap)",
         fixes: &[],
         applies: |evidence| {
-            (evidence.saw(seen::TUNNEL_RECEIVE) && evidence.moved(RX_LENGTH_ERRORS))
-                .then_some(Proved)
+            (evidence.saw(seen::TUNNEL_RECEIVE)
+                && in_check(evidence)
+                && evidence.moved(RX_LENGTH_ERRORS))
+            .then_some(Proved)
         },
     },
     Cause {
@@ -362,7 +411,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "martian-source",
-        title: "the packet's source is an address of the receiving host, or none that may arrive (martian)",
+        title: "the packet's source is an address of the receiving host, or none that may arrive by this device (martian)",
         condition: "ip_mc_validate_source or fib_validate_source refused the source, in ip_route_input_slow (net/ipv4/route.c)",
         counters: "in_martian_src (/proc/net/stat/rt_cache); the kernel log with net.ipv4.conf.all.log_martians=1",
         told: "no",
@@ -388,8 +437,12 @@ pub const CAUSES: &[Cause] = &[
             }
             // Where the other refusals have names, this is what is left, beside
             // a group that nobody has joined.
-            (there && evidence.reason_is("NOT_SPECIFIED") && !evidence.to_ipv4_group())
-                .then_some(Inferred)
+            (there
+                && evidence.reason_is("NOT_SPECIFIED")
+                && evidence.names_reverse_path
+                && !evidence.to_ipv4_group()
+                && !matches!(flow.dst[0], 0 | 127))
+            .then_some(Inferred)
         },
     },
     Cause {
@@ -401,12 +454,13 @@ pub const CAUSES: &[Cause] = &[
         remedy: "sysctl -w net.ipv4.ip_forward=1 (net.ipv6.conf.all.forwarding=1) on the receiving host, or correct the destination",
         fixes: &[],
         applies: |evidence| {
-            // IPv6 has this reason for addresses that are not forwarded, too.
-            if evidence.reason_is("IP_INADDRERRORS")
-                && (!evidence.freed_in("ip6_forward")
-                    || (evidence.told().is_none() && evidence.forwards(true) != Some(true)))
-            {
-                return Some(Proved);
+            if evidence.reason_is("IP_INADDRERRORS") && evidence.told().is_none() {
+                // IPv6 has this reason for sources that are not forwarded, too.
+                let forwarded = is_forwardable(&evidence.flow().src);
+                if evidence.freed_in("ip_error") || (evidence.freed_in("ip6_forward") && forwarded)
+                {
+                    return Some(Proved);
+                }
             }
             (evidence.named_reason().is_none()
                 && evidence.told().is_none()
@@ -418,13 +472,17 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-refused",
-        title: "routing on the receiving host refuses the packet's destination: a blackhole, or a route or rule that it tells of no more (ICMP errors are limited)",
-        condition: "the look-up on input answers EINVAL, or another errno above the rate of ICMP errors: ip_error (net/ipv4/route.c)",
-        counters: "none",
-        told: "not this packet",
+        title: "routing on the receiving host refuses the packet's destination: a route or rule of type blackhole, prohibit or unreachable",
+        condition: "the look-up on input answers EINVAL (blackhole), EACCES (prohibit) or EHOSTUNREACH (unreachable): ip_error (net/ipv4/route.c), ip6_pkt_prohibit (net/ipv6/route.c)",
+        counters: "Ip6InNoRoutes (nstat) of IPv6's prohibit; otherwise none",
+        told: "of a blackhole no; of prohibit and unreachable yes, as far as the rate of ICMP errors is not exceeded: administratively prohibited, host unreachable",
         remedy: "find it on the receiving host: ip route get DESTINATION from SOURCE iif DEV; ip rule, ip route show table all type blackhole (unreachable, prohibit)",
         fixes: &[],
         applies: |evidence| {
+            let there = evidence.freed_in_any(&["ip_error", "ip6_pkt_drop", "ip6_pkt_prohibit"]);
+            if there && evidence.told().is_some_and(|told| REFUSALS.contains(&told)) {
+                return Some(Proved);
+            }
             (evidence.named_reason().is_none()
                 && evidence.told().is_none()
                 && evidence.errors_watched
@@ -506,22 +564,26 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-no-route",
-        title: "the receiving host has no route to the packet's destination",
+        title: "the receiving host has no route to the packet's destination (for IPv6: or one of type unreachable)",
         condition: "fib_lookup failed on input: ip_error (net/ipv4/route.c), ip6_pkt_discard (net/ipv6/route.c)",
         counters: "IpExtInNoRoutes, Ip6InNoRoutes (nstat)",
         told: "yes: ICMP destination unreachable",
         remedy: "add a route to the destination on the receiving host (ip route get DESTINATION)",
         fixes: &[],
         applies: |evidence| {
-            if matches!(
-                evidence.reason.as_deref(),
-                Some("IP_INNOROUTES" | "IP6_INNOROUTES")
-            ) {
+            let there = evidence.freed_in_any(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]);
+            if there && matches!(evidence.told(), Some((4, 3, 0) | (6, 1, 0))) {
                 return Some(Proved);
             }
-            (matches!(evidence.told(), Some((4, 3, _) | (6, 1, _)))
-                && evidence.freed_in_any(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]))
-            .then_some(Proved)
+            // IPv6 has this reason for a prohibit, too, which is told apart by the
+            // ICMP error only.
+            evidence.reason_is("IP_INNOROUTES").then(|| {
+                if evidence.freed_in("ip_error") {
+                    Proved
+                } else {
+                    Inferred
+                }
+            })
         },
     },
     Cause {
@@ -567,7 +629,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "let tunnels not fragment: a smaller MTU of the tunnel device; where fragments are lost on their way, tracer there shows it; sysctl net.ipv4.ipfrag_max_dist, net.ipv4.ipfrag_high_thresh",
         fixes: &[],
         applies: |evidence| {
-            let named = ["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"]
+            let named = ["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR"]
                 .iter()
                 .any(|name| evidence.reason_is(name));
             (named || (evidence.by_kfree() && evidence.freed_in("inet_frag_rbtree_purge")))

@@ -1,7 +1,7 @@
 //! Causes in the tunnel's driver, before the outer packet is handed to IP.
 
 use tracer_common::tally::{
-    COLLISIONS, TX_CARRIER_ERRORS, TX_DROPPED, TX_ERRORS, outcome, route, seen,
+    COLLISIONS, TX_CARRIER_ERRORS, TX_DROPPED, TX_ERRORS, TX_FIFO_ERRORS, outcome, route, seen,
 };
 
 use super::{
@@ -59,14 +59,21 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "packet-too-big",
         title: "the packet is larger than the path through the tunnel carries",
-        condition: "skb->len > mtu with DF wanted, in ipip6_tunnel_xmit (net/ipv6/sit.c), tnl_update_pmtu (net/ipv4/ip_tunnel.c), ip6_tnl_xmit (net/ipv6/ip6_tunnel.c)",
+        condition: "skb->len > mtu with DF wanted, in ipip6_tunnel_xmit (net/ipv6/sit.c), tnl_update_pmtu (net/ipv4/ip_tunnel.c), ip6_tnl_xmit (net/ipv6/ip6_tunnel.c); or, of the device's own MTU, ip6_forward, ip_fragment on the way to it",
         counters: "tx_errors of the tunnel device",
         told: "yes: ICMPv6 packet too big, or ICMP fragmentation needed",
         remedy: "let the ICMP error reach the sender, or lower the MTU of the tunnel or the MSS (ip link set DEV mtu N)",
         fixes: &[],
         applies: |evidence| {
-            (evidence.in_driver() && matches!(evidence.told(), Some((6, 2, _) | (4, 3, 4))))
-                .then(|| grade(evidence, true))
+            let too_big = matches!(evidence.told(), Some((6, 2, _) | (4, 3, 4)));
+            if evidence.in_driver() && too_big {
+                return Some(grade(evidence, true));
+            }
+            // Before the driver has it: it is larger than the device's MTU.
+            (evidence.key.outcome == outcome::AT_DEVICE
+                && !evidence.received()
+                && (too_big || evidence.reason_is("PKT_TOO_BIG")))
+            .then_some(Proved)
         },
     },
     Cause {
@@ -95,7 +102,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "local-address-missing",
-        title: "the tunnel's local address is not configured on this host",
+        title: "the tunnel's local address cannot be used: it is not on this host, still tentative, or on a device of another VRF",
         condition: "ip6_tnl_xmit_ctl found no usable local address (net/ipv6/ip6_tunnel.c)",
         counters: "tx_carrier_errors, tx_errors, tx_dropped of the tunnel device; 'Local address not yet configured!' in the kernel log",
         told: "the kernel raises ICMP address unreachable towards the inner source",
@@ -205,7 +212,7 @@ pub const CAUSES: &[Cause] = &[
         "lookup-policy",
         "an IPsec policy blocks the outer packet",
         "xfrm_lookup_route returns -EPERM for a policy with action block (net/xfrm/xfrm_policy.c)",
-        "look for a policy that covers the outer addresses (ip xfrm policy) and for XfrmOutPolBlock (/proc/net/xfrm_stat)",
+        "look for a policy that covers the outer addresses (ip xfrm policy), and for XfrmOutPolBlock and XfrmOutNoStates (/proc/net/xfrm_stat)",
         |evidence| errno(evidence, EPERM).or_else(|| policy_after_route(evidence)),
     ),
     lookup(
@@ -231,7 +238,7 @@ pub const CAUSES: &[Cause] = &[
     ),
     lookup(
         "lookup-no-route",
-        "there is no route to the outer destination",
+        "there is no route to the outer destination that the tunnel's local address and link may use",
         "-ENETUNREACH: no route, an unreachable rule, or the tunnel's local address is not on this host (ip_route_output_key_hash_rcu, net/ipv4/route.c; ip6_route_output_flags, net/ipv6/route.c)",
         "add a route (ip route get REMOTE shows what is missing); check ip rule and that the tunnel's local address is configured",
         |evidence| {
@@ -339,12 +346,15 @@ pub const CAUSES: &[Cause] = &[
             if discarded && evidence.saw(seen::BLACKHOLE_ROUTE) {
                 return Some(Proved);
             }
-            if discarded && !evidence.received() {
+            // A device that goes away has its routes discard, too.
+            let unseen = evidence.key.outcome == outcome::DROPPED && evidence.blackholes_watched;
+            if discarded && !evidence.received() && !unseen {
                 return Some(Inferred);
             }
             (evidence.in_driver()
                 && matches!(evidence.kind.as_str(), "xfrm" | "vti" | "vti6")
                 && evidence.by_kfree()
+                && evidence.named_reason().is_none()
                 && evidence.key.route_errno == 0
                 && !evidence.moved(COLLISIONS)
                 && (evidence.moved(TX_CARRIER_ERRORS) || evidence.told().is_some()))
@@ -374,23 +384,30 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "no-remote",
         title: "the tunnel has no remote, and none can be derived from the packet",
-        condition: "no configured remote, and neither next hop nor destination is an IPv4-compatible, 6to4 or 6rd address, in ipip6_tunnel_xmit (net/ipv6/sit.c)",
-        counters: "tx_errors of the tunnel device",
+        condition: "no configured remote, and neither next hop nor destination is an IPv4-compatible, 6to4, 6rd or ISATAP address, in ipip6_tunnel_xmit (net/ipv6/sit.c); no configured remote, and no route or IPv4 next hop, in ip_tunnel_xmit (net/ipv4/ip_tunnel.c)",
+        counters: "tx_errors of the tunnel device, for gre and its like tx_fifo_errors too",
         told: "no",
-        remedy: "set a remote (ip link change DEV type sit remote ADDRESS) or route by an IPv4-compatible next hop (via ::REMOTE)",
+        remedy: "set a remote (ip link change DEV type … remote ADDRESS), or have the next hop say it (sit: via ::REMOTE; gre: ip neigh add … lladdr REMOTE)",
         fixes: &[],
         applies: |evidence| {
             let device = evidence.device.as_ref()?;
+            let counted = match evidence.kind.as_str() {
+                "sit" => evidence.is_ipv6() && evidence.moved_only(&[TX_ERRORS]),
+                "gre" | "gretap" | "erspan" | "ipip" | "vti" => {
+                    evidence.moved_only(&[TX_ERRORS, TX_FIFO_ERRORS])
+                        || (!evidence.is_ipv4() && evidence.moved_only(&[TX_ERRORS]))
+                }
+                _ => false,
+            };
             (evidence.in_driver()
-                && evidence.kind == "sit"
-                && evidence.is_ipv6()
+                && counted
                 && evidence.by_kfree()
                 && evidence.routes_watched
                 && !evidence.route_seen()
                 && evidence.told().is_none()
                 && device.remote.is_none()
-                && evidence.moved_only(&[TX_ERRORS]))
-            .then_some(Inferred)
+                && !device.external)
+                .then_some(Inferred)
         },
     },
     Cause {
@@ -425,6 +442,10 @@ fn carries(evidence: &Evidence) -> bool {
         ("ipip", _) => (false, false),
         ("sit" | "ip6tnl", Some(IPIP)) => (true, false),
         ("sit" | "ip6tnl", Some(IPV6)) => (false, true),
+        // Those with Ethernet frames in them carry everything.
+        ("gretap" | "erspan" | "ip6gretap" | "ip6erspan" | "vxlan" | "geneve" | "l2tp" | "", _) => {
+            return true;
+        }
         _ => (true, true),
     };
     (evidence.is_ipv4() && ipv4) || (evidence.is_ipv6() && ipv6)

@@ -31,8 +31,21 @@ const UDP_RECEIVE: &[&str] = &[
     "udpv6_queue_rcv_one_skb",
 ];
 
+/// Where IPsec transforms what goes out.
+const XFRM_OUTPUT: &[&str] = &[
+    "xfrm_output_resume",
+    "xfrm_output_one",
+    "xfrm_output2",
+    "xfrm_output",
+];
+
 /// ICMP errors that say: too big for a link on the way.
 const TOO_BIG: [(u8, u8, u8); 2] = [(4, 3, 4), (6, 2, 0)];
+
+/// Did the kernel find the packet too big, and say so?
+fn is_too_big(evidence: &Evidence) -> bool {
+    evidence.reason_is("PKT_TOO_BIG") || evidence.told().is_some_and(|told| TOO_BIG.contains(&told))
+}
 
 /// By the kernel's word, a queue let go of it.
 fn is_queues(evidence: &Evidence) -> bool {
@@ -47,11 +60,11 @@ fn is_queues(evidence: &Evidence) -> bool {
 pub const CAUSES: &[Cause] = &[
     Cause {
         id: "netfilter-drop",
-        title: "a netfilter rule (nftables, iptables) dropped the packet",
+        title: "netfilter dropped the packet: a rule (nftables, iptables), or a module that hooks in, such as connection tracking",
         condition: "NF_DROP of a hook, in nf_hook_slow (net/netfilter/core.c)",
         counters: "those of the rule (nft list ruleset with counters), tx_dropped of the tunnel device where it was on its way out",
         told: "no, unless the rule rejects",
-        remedy: "find the rule: nft list ruleset or iptables-save -c in the network namespace named; nft monitor trace shows which one",
+        remedy: "find the rule: nft list ruleset or iptables-save -c in the network namespace named; nft monitor trace shows which one. Where there is none: conntrack -S (drop, insert_failed) and the kernel log (table full)",
         fixes: &[],
         applies: |evidence| {
             if evidence.reason_is("NETFILTER_DROP") {
@@ -60,6 +73,22 @@ pub const CAUSES: &[Cause] = &[
             (evidence.named_reason().is_none()
                 && evidence.by_kfree()
                 && evidence.freed_in("nf_hook_slow"))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "ipsec-output",
+        title: "IPsec did not let the packet out: its state (SA) has expired or has no sequence numbers left, or encryption failed",
+        condition: "xfrm_state_check_expire, the replay counter or the type's output failed, in xfrm_output_one (net/xfrm/xfrm_output.c)",
+        counters: "the counter in /proc/net/xfrm_stat that moved tells which: XfrmOutStateExpired, XfrmOutStateSeqError, XfrmOutStateProtoError, XfrmOutStateModeError",
+        told: "no",
+        remedy: "compare /proc/net/xfrm_stat before and after, then ip -s xfrm state (lifetime, replay) of the sending host; does the key daemon renew in time?",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && evidence.named_reason().is_none()
+                && !evidence.received()
+                && evidence.freed_in_any(XFRM_OUTPUT))
             .then_some(Proved)
         },
     },
@@ -227,10 +256,19 @@ pub const CAUSES: &[Cause] = &[
                 "ip6_finish_output",
                 "ip6_xmit",
             ]);
-            if evidence.reason_is("PKT_TOO_BIG") && place {
-                return Some(Proved);
-            }
-            (place && evidence.told().is_some_and(|told| TOO_BIG.contains(&told))).then_some(Proved)
+            (place && !evidence.is_inner() && is_too_big(evidence)).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "forward-too-big",
+        title: "the packet that came out of the tunnel is larger than the next link carries, and may not be fragmented",
+        condition: "skb->len > mtu with DF set or in IPv6: ip_forward (net/ipv4/ip_forward.c), ip6_forward (net/ipv6/ip6_output.c)",
+        counters: "IpFragFails or Ip6FragFails, Ip6InTooBigErrors (nstat)",
+        told: "yes: the inner source gets ICMP fragmentation needed, ICMPv6 packet too big",
+        remedy: "let the ICMP error reach the sender (it goes back by a route to it, often the same tunnel), or give the link beyond the tunnel the MTU of those before it",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.saw(seen::DECAPSULATED) && is_too_big(evidence)).then_some(Proved)
         },
     },
     Cause {
@@ -238,7 +276,7 @@ pub const CAUSES: &[Cause] = &[
         title: "the packet's TTL (hop limit) ran out on its way",
         condition: "ttl <= 1 in ip_forward (net/ipv4/ip_forward.c), hop_limit <= 1 in ip6_forward (net/ipv6/ip6_output.c)",
         counters: "IpInHdrErrors or Ip6InHdrErrors (nstat) of the router",
-        told: "the outer source gets ICMP time exceeded, which tunnels do not pass on",
+        told: "the packet's source gets ICMP time exceeded; that of an outer packet is this tunnel, which does not pass it on",
         remedy: "give the tunnel a TTL of its own (ip link change DEV type … ttl 64) instead of inheriting the inner packet's; look for a routing loop (traceroute REMOTE)",
         fixes: &[],
         applies: |evidence| {
