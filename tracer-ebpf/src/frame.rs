@@ -574,10 +574,11 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
     frame.record.key.counters = 0;
     // Of a packet that is well on its way nobody asks which counters moved, and
     // reading them is dear.
-    if !handed || frame.record.key.freed_by != freed_by::NONE {
+    if !handed || frame.record.key.freed_by != freed_by::NONE || frame.consumed != 0 {
         // SAFETY: a field of this CPU's or task's own context, beside the frames.
         compare(dev, unsafe { &mut *room }, frame);
     }
+    let skb = frame.address();
     let record = &mut frame.record;
     let key = &mut record.key;
 
@@ -587,9 +588,9 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
     };
     if key.freed_by == freed_by::NONE
         && frame.consumed != 0
-        && !handed
+        // Below the driver others do so, and say that it is dropped (ipvlan).
+        && (handed || frame.kind & kind::CONSUMES_DROPS != 0)
         && frame.split == 0
-        && frame.kind & kind::CONSUMES_DROPS != 0
         // Each such driver counts what it drops, and nothing where it only
         // answers in another's stead (vxlan's proxy).
         && key.counters & !(1 << TX_PACKETS) != 0
@@ -597,6 +598,9 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
     {
         key.freed_by = freed_by::CONSUME_SKB;
         key.location = frame.consumed_at;
+        if handed {
+            sent::forget(skb);
+        }
     }
     let end = if key.freed_by != freed_by::NONE {
         key.outcome = outcome::DROPPED;

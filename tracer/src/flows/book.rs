@@ -80,11 +80,24 @@ fn yes() -> bool {
     true
 }
 
+/// UDP ports of tunnels by default, for hosts that only forward them, and kinds that
+/// do not say theirs: L2TP, GTP-U, VXLAN (IANA's and the kernel's), Geneve, MPLS.
+const WELL_KNOWN: [(u16, u32); 6] = [
+    (1701, payload::OPAQUE),
+    (2152, payload::OPAQUE),
+    (4789, payload::VXLAN),
+    (6081, payload::GENEVE),
+    (6635, payload::OPAQUE),
+    (8472, payload::VXLAN),
+];
+
 /// See the module.
 pub struct Book {
     reasons: Reasons,
     /// Does this kernel name what the reverse-path filter drops?
     names_reverse_path: bool,
+    /// And fragments that are there already?
+    names_duplicates: bool,
     watched: Watched,
     /// Namespace to leave unnamed: our own.
     own_netns: u32,
@@ -123,6 +136,7 @@ impl Book {
         Self {
             reasons: start.reasons.clone(),
             names_reverse_path: start.reasons.has("IP_RPFILTER"),
+            names_duplicates: start.reasons.has("DUP_FRAG"),
             watched: start.watched,
             own_netns: start.own_netns,
             started_ns: start.time_ns,
@@ -342,8 +356,15 @@ impl Book {
     /// UDP ports that tunnels of this host use, and what follows the UDP header
     /// there (`config::payload`).
     pub fn ports(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.devices
-            .values()
+        // What a device says of a port is said later, and holds.
+        let devices = self.devices.values();
+        WELL_KNOWN.iter().copied().chain(Self::own_ports(devices))
+    }
+
+    fn own_ports<'a>(
+        devices: impl Iterator<Item = &'a Arc<Device>>,
+    ) -> impl Iterator<Item = (u16, u32)> {
+        devices
             .filter(|device| device.is_tunnel())
             .flat_map(|device| {
                 let encap = match (device.encap.as_deref(), device.kind.as_str()) {

@@ -49,6 +49,7 @@ const RECEIVING: &[&str] = &[
 const BEHIND_THE_DRIVER: &[&str] = &[
     "nf_hook_slow",
     "nft_do_chain",
+    "nf_queue",
     "ip_fragment",
     "ip_do_fragment",
     "ip6_fragment",
@@ -108,6 +109,8 @@ pub struct Evidence {
     pub blackholes_watched: bool,
     /// Does this kernel name what the reverse-path filter drops?
     pub names_reverse_path: bool,
+    /// Does it name the fragments that are there already?
+    pub names_duplicates: bool,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
     /// Were the answers of single routing tables of the underlay watched?

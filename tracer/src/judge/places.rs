@@ -51,6 +51,10 @@ const ON_THE_WAY: &[&str] = &[
     "__allowed_ingress",
     // Netfilter, IPsec.
     "nf_hook_slow",
+    "nf_queue",
+    "nf_reinject",
+    "nfqnl_reinject",
+    "nfqnl_flush",
     "xfrm_input",
     "xfrm_output_resume",
     // Sending: neighbours, queues, devices.
@@ -77,6 +81,8 @@ const ON_THE_WAY: &[&str] = &[
     "kfree_skb_list_reason",
     "__tcf_kfree_skb_list",
     "qdisc_reset_queue",
+    "__rtnl_unlock",
+    "rtnl_unlock",
     // The receive side of tunnels.
     "tunnel4_rcv",
     "tunnel64_rcv",
@@ -141,14 +147,7 @@ const COPIES: &[&str] = &[
 /// Where fragments are put in order: one that is there already is freed, and one of a
 /// packet that is complete. If a packet comes to nothing by it, its queue is given up
 /// (`inet_frag_rbtree_purge`).
-const SORTING: &[&str] = &[
-    "ip_frag_queue",
-    "ip_defrag",
-    "ip6_frag_queue",
-    "ipv6_frag_rcv",
-    "nf_ct_frag6_queue",
-    "nf_ct_frag6_gather",
-];
+const SORTING: &[&str] = &["ip_frag_queue", "ip6_frag_queue", "nf_ct_frag6_queue"];
 
 /// Where a host passes over what is for another MAC address.
 const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv"];
@@ -189,7 +188,9 @@ pub fn is_drop(evidence: &Evidence) -> bool {
         return true;
     }
     let arrived = evidence.key.outcome == outcome::AT_DEVICE || evidence.saw(seen::DECAPSULATED);
-    let sorted = evidence.named_reason().is_none() && evidence.freed_in_any(SORTING);
+    let sorted = evidence.named_reason().is_none()
+        && !evidence.names_duplicates
+        && evidence.freed_in_any(SORTING);
     if evidence.freed_in_any(COPIES)
         || for_others(evidence)
         || sorted

@@ -48,6 +48,7 @@ pub fn sit() -> Evidence {
         errors_watched: true,
         blackholes_watched: true,
         names_reverse_path: true,
+        names_duplicates: true,
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),
@@ -168,7 +169,10 @@ fn a_loop_is_told_from_a_small_path() {
     evidence.key.counters = counters(&[TX_ERRORS, COLLISIONS]);
     assert_eq!(verdict(&evidence), ("loop-to-itself", Confidence::Proved));
     evidence.key.route = route::SEEN;
-    assert_eq!(verdict(&evidence).0, "unknown");
+    assert_eq!(
+        verdict(&evidence),
+        ("path-mtu-too-small", Confidence::Inferred)
+    );
 }
 
 #[test]

@@ -322,6 +322,11 @@ fn input_key(key: &str) -> Option<&str> {
 /// How large the inner packet was, and what was too small for it.
 fn inner_size(row: &Row) -> String {
     match &row.evidence.record {
+        Some(record) if row.evidence.key.outcome == outcome::AT_DEVICE => format!(
+            ": {} bytes are more than {}, or the route through it, carries",
+            record.length,
+            device_name(row)
+        ),
         None => String::new(),
         Some(record) if record.length > record.mtu && record.mtu != 0 => format!(
             ": {} bytes, the device's MTU is {}",
@@ -399,10 +404,10 @@ pub fn verdict(row: &Row) -> String {
         }
         "forward-refused" => match evidence.told() {
             Some((4, 3, 13) | (6, 1, 1)) => {
-                "a route or rule of type prohibit on the receiving host refuses the packet's destination".to_owned()
+                "where the packet arrived, a route or rule of type prohibit refuses its destination".to_owned()
             }
             Some((4, 3, 1)) => {
-                "a route of type unreachable on the receiving host refuses the packet's destination".to_owned()
+                "where the packet arrived, a route of type unreachable refuses its destination".to_owned()
             }
             _ => row.cause.title.to_owned(),
         },
@@ -443,7 +448,12 @@ pub fn verdict(row: &Row) -> String {
             _ => row.cause.title.to_owned(),
         },
         _ => {
-            let to = outer_destination(row).map_or(String::new(), |to| format!(" (to {to})"));
+            // What came out of the tunnel is on its own way.
+            let to = match evidence.is_inner() && evidence.received() {
+                true => address(&evidence.flow().dst, evidence.flow().ethertype),
+                false => outer_destination(row),
+            };
+            let to = to.map_or(String::new(), |to| format!(" (to {to})"));
             format!("{}{to}", row.cause.title)
         }
     }

@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 use tracer_common::{
-    flow::{ETH_P_IP, IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
+    flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
     tally::{
         RX_CRC_ERRORS, RX_DROPPED, RX_ERRORS, RX_FIFO_ERRORS, RX_FRAME_ERRORS, RX_LENGTH_ERRORS,
         freed_by, seen,
@@ -76,6 +76,12 @@ const CHECKS: &[&str] = &[
 /// Was it freed where such a check failed?
 fn in_check(evidence: &Evidence) -> bool {
     evidence.by_kfree() && evidence.freed_in_any(CHECKS)
+}
+
+/// Has the IPv6 packet addresses that no packet may have on a link? (`ip6_rcv_core`)
+fn may_not_arrive(flow: &Flow) -> bool {
+    let (src, dst) = (Ipv6Addr::from(flow.src), Ipv6Addr::from(flow.dst));
+    src.is_loopback() || src.is_multicast() || dst.is_loopback() || dst.is_unspecified()
 }
 
 /// ICMP errors of routes and rules that refuse: prohibit, and IPv4's unreachable.
@@ -412,7 +418,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "martian-source",
         title: "the packet's source is an address of the receiving host, or none that may arrive by this device (martian)",
-        condition: "ip_mc_validate_source or fib_validate_source refused the source, in ip_route_input_slow (net/ipv4/route.c)",
+        condition: "ip_mc_validate_source or fib_validate_source refused the source, in ip_route_input_slow (net/ipv4/route.c); a loopback address on a link, or a group as source, in ip6_rcv_core (net/ipv6/ip6_input.c)",
         counters: "in_martian_src (/proc/net/stat/rt_cache); the kernel log with net.ipv4.conf.all.log_martians=1",
         told: "no",
         remedy: "the sender uses an address that the receiver has itself: find it with ip addr on both; net.ipv4.conf.DEV.accept_local=1 lets it in",
@@ -428,6 +434,18 @@ pub const CAUSES: &[Cause] = &[
                 return Some(Proved);
             }
             let flow = evidence.flow();
+            // IPv6 looks at addresses together with the header, and has one reason.
+            if evidence.freed_in_any(&["ip6_rcv_core", "ipv6_rcv"])
+                && evidence.by_kfree()
+                && evidence.saw(seen::TUNNEL_RECEIVE | seen::DECAPSULATED)
+                && flow.ethertype == ETH_P_IPV6
+                && evidence
+                    .named_reason()
+                    .is_none_or(|reason| reason == "IP_INHDR")
+                && may_not_arrive(flow)
+            {
+                return Some(Inferred);
+            }
             if there
                 && evidence.named_reason().is_none()
                 && flow.ethertype == ETH_P_IP
@@ -472,7 +490,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-refused",
-        title: "routing on the receiving host refuses the packet's destination: a route or rule of type blackhole, prohibit or unreachable",
+        title: "routing where the packet arrived refuses its destination: a route or rule of type blackhole, prohibit or unreachable",
         condition: "the look-up on input answers EINVAL (blackhole), EACCES (prohibit) or EHOSTUNREACH (unreachable): ip_error (net/ipv4/route.c), ip6_pkt_prohibit (net/ipv6/route.c)",
         counters: "Ip6InNoRoutes (nstat) of IPv6's prohibit; otherwise none",
         told: "of a blackhole no; of prohibit and unreachable yes, as far as the rate of ICMP errors is not exceeded: administratively prohibited, host unreachable",
@@ -564,7 +582,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-no-route",
-        title: "the receiving host has no route to the packet's destination (for IPv6: or one of type unreachable)",
+        title: "where the packet arrived there is no route to its destination (for IPv6: or one of type unreachable)",
         condition: "fib_lookup failed on input: ip_error (net/ipv4/route.c), ip6_pkt_discard (net/ipv6/route.c)",
         counters: "IpExtInNoRoutes, Ip6InNoRoutes (nstat)",
         told: "yes: ICMP destination unreachable",
@@ -588,7 +606,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "mpls-not-forwarded",
-        title: "MPLS does not take the packet: not enabled on the tunnel device, or no route for its label",
+        title: "MPLS does not take the packet: not enabled on the tunnel device, no route for its label, or its TTL ran out",
         condition: "net.mpls.conf.DEV.input is 0, or the label has no route or one that goes nowhere, in mpls_forward (net/mpls/af_mpls.c)",
         counters: "rx_dropped, rx_errors or rx_noroute of MPLS on the device (ip -s -f mpls link)",
         told: "no",
@@ -632,8 +650,14 @@ pub const CAUSES: &[Cause] = &[
             let named = ["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR"]
                 .iter()
                 .any(|name| evidence.reason_is(name));
-            (named || (evidence.by_kfree() && evidence.freed_in("inet_frag_rbtree_purge")))
-                .then_some(Proved)
+            if named || (evidence.by_kfree() && evidence.freed_in("inet_frag_rbtree_purge")) {
+                return Some(Proved);
+            }
+            // There was no room for its queue.
+            (evidence.by_kfree()
+                && evidence.named_reason().is_none()
+                && evidence.freed_in_any(&["ip_defrag", "ipv6_frag_rcv"]))
+            .then_some(Inferred)
         },
     },
     Cause {

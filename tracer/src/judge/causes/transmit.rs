@@ -152,8 +152,11 @@ pub const CAUSES: &[Cause] = &[
         remedy: "bind a tunnel between link-local addresses to the link (ip link change DEV type ip6tnl dev LINK); local must be a unicast address",
         fixes: &[],
         applies: |evidence| {
-            (evidence.in_driver() && evidence.saw(seen::TRANSMIT_CONTROL_REFUSED))
-                .then_some(Inferred)
+            let device = evidence.device.as_ref();
+            (evidence.in_driver()
+                && evidence.saw(seen::TRANSMIT_CONTROL_REFUSED)
+                && device.is_none_or(|device| device.remote.is_some()))
+            .then_some(Inferred)
         },
     },
     Cause {
@@ -258,6 +261,25 @@ pub const CAUSES: &[Cause] = &[
         },
     ),
     Cause {
+        id: "path-mtu-too-small",
+        title: "the path to the remote carries less, beside the encapsulation, than every IPv4 packet may need (68 bytes)",
+        condition: "mtu < IPV4_MIN_MTU, in ipip6_tunnel_xmit (net/ipv6/sit.c)",
+        counters: "collisions, tx_errors of the tunnel device: like a loop",
+        told: "no",
+        remedy: "find what made the MTU so small: ip route get REMOTE (mtu, expires), ip link show dev LINK; ip route flush cache forgets what an ICMP error claimed",
+        fixes: &[],
+        applies: |evidence| {
+            // sit counts collisions for two things; the other is a route to itself.
+            (evidence.in_driver()
+                && evidence.kind == "sit"
+                && evidence.by_kfree()
+                && evidence.route_found()
+                && !evidence.routed_to_itself()
+                && evidence.moved_only(&[COLLISIONS, TX_ERRORS]))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
         id: "no-headroom",
         title: "no memory for the headroom of the outer header",
         condition: "skb_realloc_headroom returned NULL, in ipip6_tunnel_xmit (net/ipv6/sit.c)",
@@ -296,7 +318,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "no-tunnel-info",
-        title: "the device takes each packet's tunnel from the packet, and this one brought none",
+        title: "the device takes each packet's tunnel from the packet, and this one brought none that it can use",
         condition: "skb_tunnel_info() is NULL or not for transmitting, and the device is external (collect_md): vxlan_xmit (drivers/net/vxlan), geneve_xmit (drivers/net/geneve.c), ip_md_tunnel_xmit (net/ipv4/ip_tunnel.c), gre_fb_xmit (net/ipv4/ip_gre.c), ip6_tnl_start_xmit (net/ipv6/ip6_tunnel.c)",
         counters: "tx_dropped or tx_errors of the tunnel device; none for vxlan",
         told: "no",
@@ -384,13 +406,20 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "no-remote",
         title: "the tunnel has no remote, and none can be derived from the packet",
-        condition: "no configured remote, and neither next hop nor destination is an IPv4-compatible, 6to4, 6rd or ISATAP address, in ipip6_tunnel_xmit (net/ipv6/sit.c); no configured remote, and no route or IPv4 next hop, in ip_tunnel_xmit (net/ipv4/ip_tunnel.c)",
-        counters: "tx_errors of the tunnel device, for gre and its like tx_fifo_errors too",
+        condition: "no configured remote, and neither next hop nor destination is an IPv4-compatible, 6to4, 6rd or ISATAP address, in ipip6_tunnel_xmit (net/ipv6/sit.c); no configured remote, and no route or IPv4 next hop, in ip_tunnel_xmit (net/ipv4/ip_tunnel.c); no remote, in ip6_tnl_xmit_ctl (net/ipv6/ip6_tunnel.c)",
+        counters: "tx_errors of the tunnel device; for gre and its like tx_fifo_errors, for ip6tnl tx_carrier_errors and tx_dropped too",
         told: "no",
         remedy: "set a remote (ip link change DEV type … remote ADDRESS), or have the next hop say it (sit: via ::REMOTE; gre: ip neigh add … lladdr REMOTE)",
         fixes: &[],
         applies: |evidence| {
             let device = evidence.device.as_ref()?;
+            if device.remote.is_some() || device.external || !evidence.in_driver() {
+                return None;
+            }
+            // Those with IPv6 outside refuse it before they look for a route.
+            if evidence.saw(seen::TRANSMIT_CONTROL_REFUSED) {
+                return Some(Inferred);
+            }
             let counted = match evidence.kind.as_str() {
                 "sit" => evidence.is_ipv6() && evidence.moved_only(&[TX_ERRORS]),
                 "gre" | "gretap" | "erspan" | "ipip" | "vti" => {
@@ -399,15 +428,12 @@ pub const CAUSES: &[Cause] = &[
                 }
                 _ => false,
             };
-            (evidence.in_driver()
-                && counted
+            (counted
                 && evidence.by_kfree()
                 && evidence.routes_watched
                 && !evidence.route_seen()
-                && evidence.told().is_none()
-                && device.remote.is_none()
-                && !device.external)
-                .then_some(Inferred)
+                && evidence.told().is_none())
+            .then_some(Inferred)
         },
     },
     Cause {

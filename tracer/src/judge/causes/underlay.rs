@@ -77,6 +77,26 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "netfilter-queue",
+        title: "a netfilter rule hands the packet to user space (NFQUEUE), and it does not come back: nobody listens, the queue is full, or the program drops it",
+        condition: "nf_queue (net/netfilter/nf_queue.c) fails, or nf_reinject has the verdict NF_DROP (net/netfilter/nfnetlink_queue.c)",
+        counters: "those of the rule; queue_dropped and user_dropped in /proc/net/netfilter/nfnetlink_queue",
+        told: "no",
+        remedy: "see who listens: cat /proc/net/netfilter/nfnetlink_queue; have the rule let packets by when nobody does (bypass), or enlarge the queue",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && evidence.freed_in_any(&[
+                    "nf_queue",
+                    "__nf_queue",
+                    "nf_reinject",
+                    "nfqnl_reinject",
+                    "nfqnl_flush",
+                ]))
+            .then_some(Proved)
+        },
+    },
+    Cause {
         id: "ipsec-output",
         title: "IPsec did not let the packet out: its state (SA) has expired or has no sequence numbers left, or encryption failed",
         condition: "xfrm_state_check_expire, the replay counter or the type's output failed, in xfrm_output_one (net/xfrm/xfrm_output.c)",
