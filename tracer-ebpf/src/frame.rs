@@ -594,6 +594,8 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
         // Each such driver counts what it drops, and nothing where it only
         // answers in another's stead (vxlan's proxy).
         && key.counters & !(1 << TX_PACKETS) != 0
+        // Of what was handed on and well, it counts that.
+        && (!handed || key.counters & (1 << TX_PACKETS) == 0)
         && switched(switch::REALLOC_WATCHED)
     {
         key.freed_by = freed_by::CONSUME_SKB;

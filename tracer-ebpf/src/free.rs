@@ -198,9 +198,9 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         waited = frame::top(context).is_some_and(|top| top.kind & kind::CONSUMES_DROPS != 0);
     }
     // A driver that counts an error and consumes has dropped (WireGuard). What it
-    // delivers comes in by its device before anything frees it.
+    // delivers comes in by its device before anything frees it; the counters can have
+    // moved for another packet, on another CPU.
     let dropped = is_received
-        && context.receive.seen & seen::ALLOWED_SOURCE_CHECKED != 0
         && skb.iif() == 0
         && context.receive.is_still(&skb)
         && context.receive.moved(&mut []) != 0;
@@ -434,7 +434,7 @@ fn is_same<const OF: bool>(record: &mut Record, skb: &impl Fields<OF>, outermost
         return false;
     }
     record.key.seen |= seen::IN_THE_CLEAR;
-    if came_since(record, skb.iif()) {
+    if came_since(record, skb) {
         record.key.seen |= seen::DECAPSULATED;
     }
     true
@@ -442,10 +442,17 @@ fn is_same<const OF: bool>(record: &mut Record, skb: &impl Fields<OF>, outermost
 
 /// Has the packet been received since a tunnel sent it? One that was forwarded into
 /// the tunnel keeps the interface that it had come by where the driver lets it;
-/// WireGuard clears it before it sends.
+/// WireGuard clears it before it sends, and so does the way into another network
+/// namespace, where the same number is another interface.
 #[inline(always)]
-fn came_since(record: &Record, iif: u32) -> bool {
-    iif != 0 && (iif != record.process.iif || record.key.seen & seen::PEER_SEND != 0)
+fn came_since<const OF: bool>(record: &Record, skb: &impl Fields<OF>) -> bool {
+    let iif = skb.iif();
+    iif != 0
+        && (iif != record.process.iif
+            || record.key.seen & seen::PEER_SEND != 0
+            || skb
+                .device()
+                .is_some_and(|dev| dev.0 != 0 && dev.netns() != record.key.sender_netns))
 }
 
 /// Does a packet with this EtherType belong to a network, rather than to
@@ -486,11 +493,6 @@ fn stray<const OF: bool, const WRAPPED: bool>(
     if dev.0 != 0
         && let Some(kind) = dev.tunnel()
     {
-        // What was appended to another packet (GRO) is freed with that, long after
-        // it arrived: what waits in a queue begins with its header.
-        if skb.iif() == 0 && skb.is_pulled() {
-            return false;
-        }
         scratch.kind_name = kind.name;
         found |= what::AT_TUNNEL;
     }
@@ -501,6 +503,16 @@ fn stray<const OF: bool, const WRAPPED: bool>(
     } else if received {
         // It knows better (a port we do not).
         found |= what::TUNNELS;
+    }
+    // What was appended to another packet (GRO) is freed with that, long after it
+    // arrived: what waits in a queue begins with its header. Under an outer header it
+    // is a tunnel's receive function that has pulled it.
+    if found & what::AT_TUNNEL != 0
+        && found & what::BY_HEADER == 0
+        && skb.iif() == 0
+        && skb.is_pulled()
+    {
+        return false;
     }
     let found = read::through(&mut scratch.what, found);
     if found == 0 && !all {
@@ -602,7 +614,7 @@ fn finish<const TYPED: bool, const OF: bool>(
     key.reason = free.reason;
     [key.told, key.told_type, key.told_code] = free.told;
     if key.outcome == outcome::LOST_LATER {
-        if came_since(record, skb.iif()) {
+        if came_since(record, skb) {
             record.key.seen |= seen::RECEIVED;
         }
     } else if skb.iif() != 0 {

@@ -148,6 +148,8 @@ struct Session<'a> {
     recorder: Option<Recorder>,
     /// Packets that tunnels got while what tells of tunnels was not attached.
     unfollowed: u64,
+    /// The one network namespace that is asked for, 0: all.
+    netns: u32,
     /// Two selections of what happens.
     pair: Option<Pair>,
 }
@@ -218,15 +220,6 @@ impl<'a> Session<'a> {
         }
         let stream = Stream::open(&mut probes.ebpf)?;
         let own = netns::own().map_or(0, |netns| netns.inode);
-        let watched = Watched {
-            noop_queue: probes.has("noop_enqueue"),
-            icmp: probes.has("icmp_send"),
-            icmp6: probes.has("icmp6_send"),
-            blackholes: probes.has("ipv4_blackhole_route") && probes.has("ip6_blackhole_route"),
-            routes: probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4"),
-            tables: probes.has("fib_table_lookup"),
-            tables6: probes.has("fib6_table_lookup"),
-        };
         let (kernel, arch) = host::release();
         let start = Start {
             kernel,
@@ -234,7 +227,7 @@ impl<'a> Session<'a> {
             config: host::config(),
             attached: probes.attached.clone(),
             missing: probes.missing.clone(),
-            watched,
+            watched: watched(&probes),
             reasons,
             own_netns: own,
             time_ns: monotonic(),
@@ -272,6 +265,7 @@ impl<'a> Session<'a> {
             inquiry: Inquiry::start().context("cannot start a thread")?,
             recorder: None,
             unfollowed: 0,
+            netns: netns.as_ref().map_or(0, |netns| netns.inode),
             pair: None,
         };
         // As late as can be: counters of devices move on.
@@ -414,6 +408,19 @@ impl<'a> Session<'a> {
             memory::give_back();
         }
         Ok(())
+    }
+}
+
+/// What is known to be seen.
+fn watched(probes: &Probes) -> Watched {
+    Watched {
+        noop_queue: probes.has("noop_enqueue"),
+        icmp: probes.has("icmp_send"),
+        icmp6: probes.has("icmp6_send"),
+        blackholes: probes.has("ipv4_blackhole_route") && probes.has("ip6_blackhole_route"),
+        routes: probes.has("ip_route_output_flow") && probes.has("dst_cache_get_ip4"),
+        tables: probes.has("fib_table_lookup"),
+        tables6: probes.has("fib6_table_lookup"),
     }
 }
 

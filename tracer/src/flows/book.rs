@@ -353,6 +353,11 @@ impl Book {
             .is_some_and(|device| device.encap.is_some())
     }
 
+    /// From here on, this is known to be seen.
+    pub fn watch(&mut self, watched: Watched) {
+        self.watched = watched;
+    }
+
     /// UDP ports that tunnels of this host use, and what follows the UDP header
     /// there (`config::payload`).
     pub fn ports(&self) -> impl Iterator<Item = (u16, u32)> {

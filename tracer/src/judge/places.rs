@@ -147,7 +147,15 @@ const COPIES: &[&str] = &[
 /// Where fragments are put in order: one that is there already is freed, and one of a
 /// packet that is complete. If a packet comes to nothing by it, its queue is given up
 /// (`inet_frag_rbtree_purge`).
-const SORTING: &[&str] = &["ip_frag_queue", "ip6_frag_queue", "nf_ct_frag6_queue"];
+/// The first of each is mostly inlined into the second.
+const SORTING: &[&str] = &[
+    "ip_frag_queue",
+    "ip_defrag",
+    "ip6_frag_queue",
+    "ipv6_frag_rcv",
+    "nf_ct_frag6_queue",
+    "nf_ct_frag6_gather",
+];
 
 /// Where a host passes over what is for another MAC address.
 const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv"];

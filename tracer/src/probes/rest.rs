@@ -116,6 +116,9 @@ impl Probes {
             debug!("{} by {}: {error:#}", point.name, way.name());
             self.next_way(point, way, &error);
         }
+        if !self.is_bracketed() {
+            self.switch(switch::BRACKETED, 0)?;
+        }
         // Once was enough.
         self.switch(switch::RESTING, 0)?;
         self.wakers.clear();

@@ -5,9 +5,9 @@ use std::{os::unix::ffi::OsStrExt as _, time::Duration};
 use anyhow::Result;
 use tracer_common::{config::IFNAMSIZ, record::notice, tally::DeviceKey};
 
-use super::Session;
+use super::{Session, watched};
 use crate::{
-    devices::{self, Snapshot},
+    devices::{self, Device, Snapshot},
     event::{Event, Sample, Start},
     flows::{Counts, FOU},
     judge::Place,
@@ -180,11 +180,13 @@ impl Session<'_> {
         let snapshot = devices::snapshot(None);
         let followed = self.stream.devices()?;
         let asked = self.options.dev.as_ref().map(|dev| dev.as_bytes());
-        for device in snapshot.devices.values() {
-            if device.is_no_tunnel() || asked.is_some_and(|name| name != device.name) {
-                continue;
-            }
-            // Nothing rests where there is a tunnel: this one is new.
+        let wanted = |device: &&Device| {
+            asked.is_none_or(|name| name == device.name)
+                && (self.netns == 0 || self.netns == device.netns)
+        };
+        // Nothing rests where there is a tunnel: these are new.
+        let tunnels = snapshot.devices.values();
+        for device in tunnels.filter(|device| device.is_tunnel()).filter(wanted) {
             let counters = &device.counters;
             let all = counters.tx_packets + counters.tx_errors.max(counters.tx_dropped);
             let key = DeviceKey {
@@ -194,7 +196,10 @@ impl Session<'_> {
             let followed = followed.get(&key).map_or(0, |tally| tally.packets_in);
             self.unfollowed += all.saturating_sub(followed);
         }
-        self.learn(snapshot, false)
+        // What was there when it was loaded may turn out not to be.
+        self.story.book_mut().watch(watched(&self.probes));
+        self.learn(snapshot, false)?;
+        self.probes.set_ports(self.story.book().ports())
     }
 
     /// Reads the symbols again if modules came or went.

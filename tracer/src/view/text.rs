@@ -411,7 +411,7 @@ pub fn verdict(row: &Row) -> String {
             }
             _ => row.cause.title.to_owned(),
         },
-        "ttl-expired" if evidence.is_inner() => {
+        "ttl-expired" if evidence.is_inner() && evidence.received() => {
             "the TTL (hop limit) of the packet that came out of the tunnel ran out; its source is told".to_owned()
         }
         // IPv6 drivers count both alike.
@@ -481,7 +481,7 @@ pub fn remedy(row: &Row) -> String {
                 "ip neigh show dev {dev}: is the next hop inside the tunnel up, and does its answer come back through {dev}?"
             )
         }
-        ("ttl-expired", _) if row.evidence.is_inner() => {
+        ("ttl-expired", _) if row.evidence.is_inner() && row.evidence.received() => {
             "look for a routing loop between the networks behind the tunnel; of traceroute it is what is to be expected".to_owned()
         }
         ("route-type-not-accepted", 2) => format!(

@@ -656,6 +656,7 @@ pub const CAUSES: &[Cause] = &[
             // There was no room for its queue.
             (evidence.by_kfree()
                 && evidence.named_reason().is_none()
+                && evidence.names_duplicates
                 && evidence.freed_in_any(&["ip_defrag", "ipv6_frag_rcv"]))
             .then_some(Inferred)
         },

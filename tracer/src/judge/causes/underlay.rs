@@ -107,7 +107,6 @@ pub const CAUSES: &[Cause] = &[
         applies: |evidence| {
             (evidence.by_kfree()
                 && evidence.named_reason().is_none()
-                && !evidence.received()
                 && evidence.freed_in_any(XFRM_OUTPUT))
             .then_some(Proved)
         },
