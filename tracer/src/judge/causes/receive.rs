@@ -317,6 +317,23 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "handed-back",
+        title: "vxlan's remote is this host: the frame was handed back at once, with the route of its way out, which discards what comes in",
+        condition: "encap_bypass_if_local (drivers/net/vxlan/vxlan_core.c) gives the frame to the receiving device without encapsulation; ip_rcv_finish (net/ipv4/ip_input.c) takes the route that it still has, whose input is dst_discard (net/core/dst.c)",
+        counters: "none: the sending device counts success",
+        told: "no",
+        remedy: "use a remote that is another host's (bridge fdb show dev DEV, ip -d link show dev DEV), or separate the two devices by network namespaces",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && evidence.named_reason().is_none()
+                && evidence.received()
+                && evidence.freed_on_kind("vxlan")
+                && evidence.freed_in("dst_discard"))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
         id: "fdb-entry-static",
         title: "the receiving vxlan device has the inner frame's source MAC address as an entry with another remote that must not change",
         condition: "an entry of the forwarding database that is permanent, static or a next-hop group, in vxlan_snoop (drivers/net/vxlan/vxlan_core.c)",
