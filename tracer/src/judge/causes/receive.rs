@@ -657,7 +657,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "reassembly-failed",
-        title: "fragments could not be put together: others are missing, came too late or too many at a time",
+        title: "fragments could not be put together: others are missing, came too late or too many at a time, or there was no room for them",
         condition: "the queue of the fragments was given up: time is up (ipfrag_time), fragments overlap, too many packets of the source in between (ipfrag_max_dist), or no memory (ipfrag_high_thresh): inet_frag_rbtree_purge (net/ipv4/inet_fragment.c)",
         counters: "ReasmFails, ReasmTimeout of IP (nstat)",
         told: "at the end of the time, the source of the fragments gets ICMP time exceeded, if the first fragment is there",
