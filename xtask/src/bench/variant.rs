@@ -128,7 +128,7 @@ impl Running {
     pub fn start(variant: Variant, load: Load) -> anyhow::Result<Self> {
         let directory = directory()?;
         let file = directory.join(match variant {
-            Variant::Recording => "bench.rec",
+            Variant::Counting | Variant::Recording => "bench.rec",
             Variant::Perf => "perf.data",
             _ => "said",
         });
