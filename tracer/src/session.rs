@@ -199,7 +199,8 @@ impl<'a> Session<'a> {
             &filter,
             &options.withhold,
             prepared,
-            command.is_empty().then_some(&may_rest),
+            (command.is_empty() && !options.withhold.iter().any(|name| name == "rest"))
+                .then_some(&may_rest),
             || {
                 symbols
                     .join()

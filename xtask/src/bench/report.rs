@@ -325,9 +325,13 @@ fn where_it_goes(profile: &Profile) -> String {
             let each = spent.nanoseconds as f64 / spent.runs as f64;
             format!("`{}` {times}{each:.0}", spent.name)
         });
+    let programs: Vec<String> = programs.collect();
+    if programs.is_empty() {
+        return "\nNo program ran for these packets.\n".to_owned();
+    }
     format!(
         "\nBy program, in ns by the kernel's own count, which adds to each what an empty one shows: {}.\n",
-        programs.collect::<Vec<_>>().join(", ")
+        programs.join(", ")
     )
 }
 
