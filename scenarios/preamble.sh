@@ -265,6 +265,14 @@ l2tp_end() {
     ip -n "$1" l2tp add session name t0 tunnel_id 1 session_id 1 peer_session_id 1 $4
 }
 
+# gtp "STATION OF A" "STATION OF B": the GTPv1 tunnel t0 on both sides, a context for each.
+gtp() {
+    modprobe gtp
+    tun4 gtp "role sgsn" "role ggsn"
+    ip netns exec A xtask traffic gtp-context --dev t0 --station "$1" --peer 10.0.0.2 --incoming 1 --outgoing 2
+    ip netns exec B xtask traffic gtp-context --dev t0 --station "$2" --peer 10.0.0.1 --incoming 2 --outgoing 1
+}
+
 # settle: lets the multicast reports of new addresses go by.
 settle() {
     sleep 2.5

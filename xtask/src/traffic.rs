@@ -1,7 +1,9 @@
 //! `traffic`: what the scenarios send through a tunnel in a guest, where no
 //! other program makes it: a TCP stream each way, UDP as fast as it goes, and
-//! a packet socket that copies everything.
+//! a packet socket that copies everything. And contexts for gtp, without which
+//! nothing goes through it.
 
+mod gtp;
 pub mod storm;
 
 use std::{
@@ -56,6 +58,8 @@ enum What {
     },
     /// Send packets from one processor, timed in chunks; for the benchmark
     Storm(storm::Options),
+    /// Give a gtp device a PDP context (GTPv1)
+    GtpContext(gtp::Options),
     /// Run a command while a packet socket sees what all devices here carry
     Tap {
         /// Read nothing, so that the socket is soon full
@@ -89,6 +93,7 @@ pub fn command(options: &Options) -> anyhow::Result<i32> {
             println!("{sent} packets of {size} bytes sent, {refused} refused, in {took:.3?}");
         }
         What::Storm(options) => storm::command(options)?,
+        What::GtpContext(options) => gtp::command(options)?,
         What::Tap { deaf, command } => return tap(*deaf, command),
     }
     Ok(0)

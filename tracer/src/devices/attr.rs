@@ -271,7 +271,8 @@ fn hex(key: u32) -> String {
     format!("{key:#x}")
 }
 
-fn be_u16(value: &[u8]) -> Option<u16> {
+/// The same in network byte order.
+pub fn be_u16(value: &[u8]) -> Option<u16> {
     value.first_chunk().copied().map(u16::from_be_bytes)
 }
 

@@ -89,7 +89,7 @@ pub struct Device {
     pub key: Option<String>,
     /// The network number of vxlan and geneve.
     pub vni: Option<u32>,
-    /// The UDP port of vxlan, geneve and bareudp.
+    /// The UDP port of vxlan, geneve and bareudp, and where WireGuard listens.
     pub port: Option<u16>,
     /// Its MTU.
     pub mtu: u32,
@@ -137,8 +137,13 @@ impl Device {
         let ipv6 = outer.ethertype == ETH_P_IPV6;
         match outer.proto {
             IPPROTO_UDP => {
-                matches!(self.kind.as_str(), "vxlan" | "geneve" | "bareudp")
-                    && self.port == Some(outer.dport)
+                let kind = self.kind.as_str();
+                if matches!(kind, "vxlan" | "geneve" | "bareudp" | "wireguard") {
+                    return self.port == Some(outer.dport);
+                }
+                // What is in fou or gue is not known: its listener says so.
+                let over_ipv6 = matches!(kind, "ip6tnl" | "ip6gre" | "ip6gretap" | "ip6erspan");
+                self.encap.is_some() && over_ipv6 == ipv6
             }
             IPPROTO_GRE if ipv6 => {
                 matches!(self.kind.as_str(), "ip6gre" | "ip6gretap" | "ip6erspan")
@@ -275,7 +280,7 @@ pub struct Dump {
 /// [`Dump::problems`].
 pub fn dump(netns: &Netns) -> Result<Dump, LinkError> {
     // The socket stays in the namespace of the thread that made it.
-    let socket = netns::with(netns, wire::open)??;
+    let socket = netns::with(netns, || wire::open(wire::ROUTE))??;
     let request = Request {
         kind: RTM_GETLINK,
         dump: true,
@@ -446,7 +451,7 @@ fn settings(device: &mut Device, families: &[u8]) {
 }
 
 /// The bytes up to the first 0.
-fn string(value: &[u8]) -> &[u8] {
+pub(super) fn string(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
@@ -539,7 +544,7 @@ mod tests {
 
     #[test]
     fn the_own_namespace_answers() {
-        let socket = wire::open().unwrap();
+        let socket = wire::open(wire::ROUTE).unwrap();
         let said = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding");
         let said = said.ok().map(|said| said.trim() != "0");
         assert_eq!(forwards_ipv6(&socket, 1), said);

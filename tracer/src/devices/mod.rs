@@ -1,7 +1,8 @@
 //! Netlink facts about network devices, in every network namespace.
 //!
 //! [`netns`] finds the network namespaces and runs code inside them, [`link`]
-//! reads the devices of one of them; [`snapshot`] does both for all of them.
+//! reads the devices of one of them, [`ports`] the UDP ports that no device tells;
+//! [`snapshot`] does all that for all of them.
 //!
 //! Everything here blocks: call it on a blocking thread. Entering another
 //! namespace than the caller's needs `CAP_SYS_ADMIN`.
@@ -9,6 +10,7 @@
 pub mod attr;
 pub mod link;
 pub mod netns;
+mod ports;
 #[cfg(test)]
 pub mod tests;
 mod text;
@@ -21,6 +23,7 @@ use thiserror::Error;
 use link::LinkError;
 pub use link::{Counters, Device};
 use netns::Netns;
+use ports::Families;
 pub use text::{did_you_mean, printable};
 
 /// The devices of all network namespaces at one time, as far as they could be
@@ -31,6 +34,9 @@ pub struct Snapshot {
     pub devices: HashMap<(u32, u32), Device>,
     /// What to call each network namespace ([`Netns::label`]), by its inode.
     pub names: HashMap<u32, String>,
+    /// UDP ports where tunnels listen, beside those of the devices, and what follows
+    /// the UDP header there (`config::payload`).
+    pub ports: Vec<(u16, u32)>,
     /// What is missing, each as a sentence for the user.
     pub problems: Vec<String>,
 }
@@ -75,10 +81,20 @@ pub fn snapshot(filter: Option<&Netns>) -> Snapshot {
             scan.netns
         }
     };
+    let families = Families::read().unwrap_or_else(|problem| {
+        tracing::info!("cannot ask for the ports of tunnels: {problem}");
+        Families::default()
+    });
     for netns in &namespaces {
         let label = netns.label();
         match link::dump(netns) {
-            Ok(dump) => {
+            Ok(mut dump) => {
+                match ports::dump(netns, &families, &mut dump.devices) {
+                    Ok(ports) => snapshot.ports.extend(ports),
+                    Err(problem) => tracing::info!(
+                        "network namespace {label}: the ports of tunnels are not known: {problem}"
+                    ),
+                }
                 let noted = dump.problems.into_iter();
                 snapshot
                     .problems

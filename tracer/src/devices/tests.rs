@@ -21,6 +21,7 @@ fn device(netns: u32, ifindex: u32, name: &[u8]) -> ((u32, u32), Device) {
 
 fn example() -> Snapshot {
     Snapshot {
+        ports: Vec::new(),
         devices: HashMap::from([
             device(1, 1, b"lo"),
             device(2, 1, b"lo"),

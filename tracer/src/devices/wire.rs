@@ -1,4 +1,4 @@
-//! Questions to the kernel over a route netlink socket, and its answers.
+//! Questions to the kernel over a netlink socket, and its answers.
 
 use std::{ops::ControlFlow, os::fd::OwnedFd, time::Duration};
 
@@ -6,8 +6,8 @@ use netlink_packet_core::NetlinkBuffer;
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-        netlink::SocketAddrNetlink,
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType,
+        netlink::{self, SocketAddrNetlink},
         recvfrom, sendto, socket_with,
         sockopt::{Timeout, set_socket_timeout},
     },
@@ -15,6 +15,10 @@ use rustix::{
 use thiserror::Error;
 
 use super::attr::host_u32;
+
+/// Route netlink has number 0.
+pub const ROUTE: Option<Protocol> = None;
+pub const GENERIC: Option<Protocol> = Some(netlink::GENERIC);
 
 /// How long the kernel may be silent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,7 +60,7 @@ pub enum WireError {
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// `RTM_GET…`.
+    /// `RTM_GET…`, or the number of a family.
     pub kind: u16,
     /// All there is of it, or the one thing that the body asks for.
     pub dump: bool,
@@ -73,11 +77,12 @@ pub struct Answer {
     pub interrupted: bool,
 }
 
-/// Opens a route netlink socket in the network namespace of this thread.
-pub fn open() -> Result<OwnedFd, WireError> {
+/// Opens a netlink socket in the network namespace of this thread.
+pub fn open(protocol: Option<Protocol>) -> Result<OwnedFd, WireError> {
     let failed = |what| move |source| WireError::Socket { what, source };
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).map_err(failed("open"))?;
+    let socket =
+        socket_with(family, kind, SocketFlags::CLOEXEC, protocol).map_err(failed("open"))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).map_err(failed("set up"))?;
     Ok(socket)
 }
@@ -118,7 +123,10 @@ pub fn ask(
         let datagram = buffer.get(..length).ok_or(WireError::TooLong(length))?;
         reading.datagram(datagram)?;
     }
-    Ok(reading.answer)
+    let answer = reading.answer;
+    // WireGuard's answer has its keys: they do not stay in memory.
+    std::hint::black_box(&mut buffer).fill(0);
+    Ok(answer)
 }
 
 impl Request<'_> {

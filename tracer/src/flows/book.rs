@@ -80,16 +80,19 @@ fn yes() -> bool {
     true
 }
 
-/// UDP ports of tunnels by default, for hosts that only forward them, and kinds that
-/// do not say theirs: L2TP, GTP-U, VXLAN (IANA's and the kernel's), Geneve, MPLS.
-const WELL_KNOWN: [(u16, u32); 6] = [
+/// UDP ports of tunnels by default, for hosts that only forward them: L2TP, GTP-U,
+/// VXLAN (IANA's and the kernel's), Geneve, MPLS, WireGuard (wg(8)).
+const WELL_KNOWN: [(u16, u32); 7] = [
     (1701, payload::OPAQUE),
     (2152, payload::OPAQUE),
     (4789, payload::VXLAN),
     (6081, payload::GENEVE),
     (6635, payload::OPAQUE),
     (8472, payload::VXLAN),
+    (51820, payload::OPAQUE),
 ];
+/// So many other ports are kept; the programs have room for 1,024.
+const MAX_LISTENERS: usize = 512;
 
 /// See the module.
 pub struct Book {
@@ -120,6 +123,8 @@ pub struct Book {
     netns: HashMap<u32, String>,
     /// Is [`FOU`] there? Unknown until somebody looked.
     fou: Option<bool>,
+    /// UDP ports where tunnels listen whose devices do not say so.
+    listeners: Vec<(u16, u32)>,
     /// Devices that were looked for and not found, not to look again; with
     /// their names, since indices are used again.
     sought: HashSet<(u32, u32, [u8; IFNAMSIZ])>,
@@ -151,6 +156,7 @@ impl Book {
             gone: HashSet::new(),
             netns: HashMap::new(),
             fou: None,
+            listeners: Vec::new(),
             sought: HashSet::new(),
             shown: HashMap::new(),
             recorded: HashMap::new(),
@@ -270,6 +276,7 @@ impl Book {
         let Snapshot {
             devices,
             names,
+            ports: _,
             problems,
         } = snapshot;
         // Where not all could be read, what is not there may be.
@@ -361,9 +368,19 @@ impl Book {
     /// UDP ports that tunnels of this host use, and what follows the UDP header
     /// there (`config::payload`).
     pub fn ports(&self) -> impl Iterator<Item = (u16, u32)> {
-        // What a device says of a port is said later, and holds.
+        // What is said of a port later holds.
         let devices = self.devices.values();
-        WELL_KNOWN.iter().copied().chain(Self::own_ports(devices))
+        let known = WELL_KNOWN.iter().chain(&self.listeners);
+        known.copied().chain(Self::own_ports(devices))
+    }
+
+    /// Ports where tunnels listen, beside those of their devices.
+    pub fn listens_at(&mut self, ports: &[(u16, u32)]) {
+        for known in ports {
+            if self.listeners.len() < MAX_LISTENERS && !self.listeners.contains(known) {
+                self.listeners.push(*known);
+            }
+        }
     }
 
     fn own_ports<'a>(
@@ -461,6 +478,10 @@ impl Book {
                 *netns == record.freed_netns && device.receives(&record.outer)
             })
             .collect();
+        // Those whose own port it is know better.
+        if receivers.iter().any(|(_, device)| device.port.is_some()) {
+            receivers.retain(|(_, device)| device.port.is_some());
+        }
         receivers.sort_by_key(|(key, _)| **key);
         receivers
             .into_iter()

@@ -339,3 +339,58 @@ fn a_congested_packet_that_died_elsewhere_is_no_ecn_mismatch() {
     });
     assert_ne!(judge(&evidence).0.id, "ecn-mismatch");
 }
+
+/// The outer packet of a tunnel over UDP, received and freed in this function.
+fn received(function: &str) -> Evidence {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::STRAY;
+    evidence.key.seen = seen::RECEIVED;
+    evidence.key.counters = 0;
+    evidence.key.outer_proto = IPPROTO_UDP;
+    evidence.place = at(function);
+    evidence
+}
+
+#[test]
+fn a_full_queue_is_not_a_device_that_is_down() {
+    let mut evidence = received("enqueue_to_backlog");
+    assert_eq!(verdict(&evidence), ("backlog-full", Confidence::Inferred));
+    evidence.reason = Some("CPU_BACKLOG".to_owned());
+    assert_eq!(verdict(&evidence), ("backlog-full", Confidence::Proved));
+    evidence.reason = Some("DEV_READY".to_owned());
+    assert_eq!(verdict(&evidence), ("device-down", Confidence::Proved));
+    // Before the reason had a name.
+    evidence.reason = Some("NOT_SPECIFIED".to_owned());
+    for (up, cause) in [(false, "device-down"), (true, "backlog-full")] {
+        evidence.freed_device = Some(Arc::new(Device {
+            up,
+            ..Device::default()
+        }));
+        assert_eq!(verdict(&evidence), (cause, Confidence::Inferred));
+    }
+}
+
+#[test]
+fn l2tps_own_device_is_not_the_other_end_of_a_veth() {
+    let mut evidence = received("__dev_forward_skb2");
+    evidence.freed_device = Some(Arc::new(Device {
+        kind: "veth".to_owned(),
+        ..Device::default()
+    }));
+    // On its way to the other end.
+    assert_eq!(
+        verdict(&evidence),
+        ("peer-device-refused", Confidence::Proved)
+    );
+    evidence.key.seen |= seen::TUNNEL_RECEIVE;
+    assert_eq!(
+        verdict(&evidence),
+        ("tunnel-device-refused", Confidence::Proved)
+    );
+    // What came out of a tunnel goes on over a veth.
+    evidence.key.seen |= seen::DECAPSULATED;
+    assert_eq!(
+        verdict(&evidence),
+        ("peer-device-refused", Confidence::Proved)
+    );
+}

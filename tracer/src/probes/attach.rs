@@ -6,7 +6,7 @@ use std::{any::Any, collections::HashMap as StdHashMap, os::fd::AsFd as _, sync:
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Btf as AyaBtf, BtfError, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, MapData, MapError},
     programs::{ProbeKind, Program},
 };
 use tracer_common::{
@@ -233,7 +233,11 @@ impl Probes {
     pub fn count(&mut self, on: bool) -> Result<()> {
         if on {
             self.missed_before = self.left_out();
-            self.switch(switch::READY, 1)
+            // Without: what the programs cost by being run.
+            match self.withholds("counting") {
+                true => Ok(()),
+                false => self.switch(switch::READY, 1),
+            }
         } else {
             self.switch(switch::READY, 0)?;
             self.missed_until = Some(self.left_out());
@@ -323,7 +327,16 @@ impl Probes {
             .context("the object has no map PORTS")?;
         let mut map: HashMap<&mut MapData, u16, u32> = HashMap::try_from(map)?;
         for (port, payload) in ports {
-            map.insert(port, payload, 0)?;
+            match map.insert(port, payload, 0) {
+                Err(MapError::SyscallError(error))
+                    if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+                {
+                    tracing::info!(
+                        "no room for UDP port {port}: packets of tunnels there are only known to the host that sends them"
+                    );
+                }
+                inserted => inserted?,
+            }
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ pub enum Unknown {
 pub fn gather(question: &Question) -> Result<Facts, Unknown> {
     let netns = netns::by_inode(question.netns).ok_or(Unknown::Gone(question.netns))?;
     let mut asking = Asking {
-        socket: netns::with(&netns, wire::open)??,
+        socket: netns::with(&netns, || wire::open(wire::ROUTE))??,
         sequence: 0,
         until: Instant::now() + PATIENCE,
     };

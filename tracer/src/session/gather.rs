@@ -168,6 +168,7 @@ impl Session<'_> {
 
     /// Takes a snapshot in.
     pub(super) fn learn(&mut self, snapshot: Snapshot, at_start: bool) -> Result<()> {
+        self.story.book_mut().listens_at(&snapshot.ports);
         for event in self.story.book().news(snapshot, at_start) {
             self.tell(event)?;
         }

@@ -309,6 +309,18 @@ fn receivers(row: &Row) -> String {
     }
 }
 
+/// Devices that would listen at the packet's port if they were up.
+fn listeners_down(evidence: &Evidence) -> String {
+    let listeners = evidence
+        .receivers
+        .iter()
+        .filter(|device| device.port.is_some());
+    listeners
+        .filter(|device| !device.up)
+        .map(|device| format!("; {} is down", device.display_name()))
+        .collect()
+}
+
 /// Of a key as `ip` writes it, where the two directions may differ: the one
 /// that packets have to bring.
 fn input_key(key: &str) -> Option<&str> {
@@ -437,13 +449,21 @@ pub fn verdict(row: &Row) -> String {
             evidence.kind
         ),
         "packet-too-big" => format!("{}{}", row.cause.title, inner_size(row)),
+        "device-down" => match &evidence.freed_device {
+            Some(device) => format!(
+                "{}, by which the packet comes in, is down",
+                device.display_name()
+            ),
+            None => row.cause.title.to_owned(),
+        },
         "no-listener" => match &evidence.record {
             Some(record) if record.outer.ethertype != 0 => format!(
-                "the outer packet arrived at UDP {}, where nobody listens",
+                "the outer packet arrived at UDP {}, where nobody listens{}",
                 endpoints(&record.outer)
                     .split(" > ")
                     .nth(1)
-                    .unwrap_or_default()
+                    .unwrap_or_default(),
+                listeners_down(evidence)
             ),
             _ => row.cause.title.to_owned(),
         },

@@ -36,6 +36,9 @@ const PACKAGES: [(&str, &str); 3] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
     Nothing,
+    /// The same programs as when counting, told to look at nothing: no tool that
+    /// runs at these points can cost less.
+    Idle,
     /// `tracer record`: exact counts, and the details of some, written each second.
     /// As in `tracer watch`, what only tells of tunnels waits where there is none.
     Counting,
@@ -48,13 +51,14 @@ pub enum Variant {
 }
 
 impl Variant {
-    pub const OF_DROPS: [Self; 3] = [Self::Nothing, Self::Counting, Self::Recording];
-    pub const OF_OTHERS: [Self; 2] = [Self::Nothing, Self::Counting];
+    pub const OF_DROPS: [Self; 4] = [Self::Nothing, Self::Idle, Self::Counting, Self::Recording];
+    pub const OF_OTHERS: [Self; 3] = [Self::Nothing, Self::Idle, Self::Counting];
     pub const PEERS: [Self; 4] = [Self::RawCount, Self::ReasonCount, Self::Print, Self::Perf];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
+            Self::Idle => "tracer's programs, looking at nothing",
             Self::Counting => "tracer counting",
             Self::Recording => "tracer recording every drop",
             Self::RawCount => "bpftrace rawtracepoint count",
@@ -128,7 +132,7 @@ impl Running {
     pub fn start(variant: Variant, load: Load) -> anyhow::Result<Self> {
         let directory = directory()?;
         let file = directory.join(match variant {
-            Variant::Counting | Variant::Recording => "bench.rec",
+            Variant::Idle | Variant::Counting | Variant::Recording => "bench.rec",
             Variant::Perf => "perf.data",
             _ => "said",
         });
@@ -141,7 +145,7 @@ impl Running {
         };
         let mut command = match variant {
             Variant::Nothing => return Ok(running),
-            Variant::Counting | Variant::Recording => running.tracer(),
+            Variant::Idle | Variant::Counting | Variant::Recording => running.tracer(),
             Variant::Perf => {
                 let mut command = Command::new("perf");
                 let arguments = ["record", "-q", "-a", "-e", "skb:kfree_skb", "-o"];
@@ -174,8 +178,10 @@ impl Running {
         command.args(["record", "-v", "--force", "--snaplen", "0"]);
         command.args(["--duration", LONGEST, "-o"]).arg(&self.file);
         command.stderr(Stdio::piped());
-        if self.variant == Variant::Recording {
-            command.arg("--all-records");
+        match self.variant {
+            Variant::Idle => _ = command.args(["--withhold", "counting"]),
+            Variant::Recording => _ = command.arg("--all-records"),
+            _ => {}
         }
         if self.load.needs_all_drops() {
             command.arg("--all-drops");
@@ -190,7 +196,7 @@ impl Running {
         };
         // What follows the line is read at the end.
         match variant {
-            Variant::Counting | Variant::Recording => {
+            Variant::Idle | Variant::Counting | Variant::Recording => {
                 child.stderr = line_with(child.stderr.take(), "attached")?;
             }
             _ => thread::sleep(PEER_SETTLES),
@@ -226,7 +232,7 @@ impl Running {
         child.wait()?;
         let detached = began.elapsed();
         let seen = match self.variant {
-            Variant::Nothing => Seen::default(),
+            Variant::Nothing | Variant::Idle => Seen::default(),
             Variant::Counting | Variant::Recording => {
                 let mut report = Command::new(paths::tracer());
                 report.args(["report", "--format", "json"]).arg(&self.file);

@@ -1,7 +1,7 @@
 //! Causes where the outer packet arrives, is taken out of its encapsulation,
 //! and goes on.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, sync::Arc};
 
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_AH, IPPROTO_ESP, IPPROTO_UDP},
@@ -18,6 +18,7 @@ use super::{
     },
     Cause,
 };
+use crate::devices::Device;
 
 /// Did a receive function find the tunnel and drop the packet, without a count or a
 /// reason? It does for another mode, and where an IPsec policy does not let it in.
@@ -46,6 +47,13 @@ fn is_other_mode(evidence: &Evidence) -> bool {
     let proto = device.and_then(|device| device.proto);
     proto.is_some_and(|proto| proto != evidence.key.outer_proto)
 }
+
+/// Where received packets are put in a queue of the CPU's or the device's.
+const BACKLOGS: &[&str] = &[
+    "enqueue_to_backlog",
+    "gro_cells_receive",
+    "netif_rx_internal",
+];
 
 /// Functions that look at what a tunnel's packet has to have: its counters tell of
 /// other packets, too, that another CPU receives meanwhile.
@@ -679,6 +687,28 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "device-down",
+        title: "the device by which the packet comes in is down",
+        condition: "the device is not running, in enqueue_to_backlog (net/core/dev.c), or not up, in gro_cells_receive (net/core/gro_cells.c)",
+        counters: "rx_dropped of the device",
+        told: "no",
+        remedy: "set it up on the receiving host: ip link set dev DEV up",
+        fixes: &[],
+        applies: |evidence| {
+            if !evidence.by_kfree() || !evidence.freed_in_any(BACKLOGS) {
+                return None;
+            }
+            if evidence.reason_is("DEV_READY") {
+                return Some(Proved);
+            }
+            // A full queue is freed in the same place; since 5.17 it has a reason.
+            let is_down = |device: &Arc<Device>| !device.up;
+            (evidence.named_reason().is_none()
+                && evidence.freed_device.as_ref().is_some_and(is_down))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
         id: "backlog-full",
         title: "too many received packets wait to be processed",
         condition: "a queue longer than net.core.netdev_max_backlog, in enqueue_to_backlog (net/core/dev.c), gro_cells_receive (net/core/gro_cells.c)",
@@ -691,11 +721,8 @@ pub const CAUSES: &[Cause] = &[
                 return Some(Proved);
             }
             (evidence.by_kfree()
-                && evidence.freed_in_any(&[
-                    "enqueue_to_backlog",
-                    "gro_cells_receive",
-                    "netif_rx_internal",
-                ]))
+                && evidence.named_reason().is_none()
+                && evidence.freed_in_any(BACKLOGS))
             .then_some(Inferred)
         },
     },

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tracer_common::{
-    flow::{ETH_P_IPV6, IPPROTO_UDP},
+    flow::{ETH_P_IPV6, IPPROTO_L2TP, IPPROTO_UDP},
     tally::{outcome, seen},
 };
 
@@ -55,6 +55,13 @@ fn is_queues(evidence: &Evidence) -> bool {
             .iter()
             .any(|queue| reason.starts_with(queue))
     })
+}
+
+/// Is it freed where a device is asked to take a packet as if it had come by it? The
+/// packet stands on the device before: a veth's own, or the one that l2tp received by.
+fn is_refused_by_device(evidence: &Evidence) -> bool {
+    evidence.by_kfree()
+        && evidence.freed_in_any(&["__dev_forward_skb", "__dev_forward_skb2", "dev_forward_skb"])
 }
 
 pub const CAUSES: &[Cause] = &[
@@ -239,6 +246,29 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "tunnel-device-refused",
+        title: "the tunnel's device does not take what comes out of the tunnel: it is down, or its MTU is smaller than the packet",
+        condition: "is_skb_forwardable is false, in __dev_forward_skb (net/core/dev.c), called by l2tp_eth_dev_recv (net/l2tp/l2tp_eth.c)",
+        counters: "rx_errors and rx_dropped of the tunnel device",
+        told: "no",
+        remedy: "on the receiving host: ip link show dev DEV; set it up, or give both ends the same MTU",
+        fixes: &[],
+        applies: |evidence| {
+            // The outer header is off where another tunnel's packet goes on.
+            if !is_refused_by_device(evidence)
+                || !evidence.received()
+                || evidence.saw(seen::DECAPSULATED | seen::IN_THE_CLEAR)
+            {
+                return None;
+            }
+            match evidence.key.outer_proto {
+                IPPROTO_UDP if evidence.saw(seen::TUNNEL_RECEIVE) => Some(Proved),
+                IPPROTO_L2TP => Some(Inferred),
+                _ => None,
+            }
+        },
+    },
+    Cause {
         id: "peer-device-refused",
         title: "the device at the other end of the link (veth) does not take the packet: it is down, or its MTU is smaller than the packet",
         condition: "is_skb_forwardable is false, in __dev_forward_skb (net/core/dev.c)",
@@ -247,14 +277,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "give both ends the same MTU and set both up: ip -d link show dev LINK on both sides",
         fixes: &[],
         applies: |evidence| {
-            (evidence.by_kfree()
-                && evidence.freed_on_kind("veth")
-                && evidence.freed_in_any(&[
-                    "__dev_forward_skb",
-                    "__dev_forward_skb2",
-                    "dev_forward_skb",
-                ]))
-            .then_some(Proved)
+            (is_refused_by_device(evidence) && evidence.freed_on_kind("veth")).then_some(Proved)
         },
     },
     Cause {
