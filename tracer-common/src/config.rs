@@ -79,4 +79,11 @@ pub mod payload {
     pub const FOU_GRE: u32 = 4;
     /// GUE header, then what its protocol says.
     pub const GUE: u32 = 5;
+    /// A WireGuard message, encrypted. Its first word says which, and can be checked:
+    /// the port can be anybody's else.
+    pub const WIREGUARD: u32 = 6;
+    /// L2TP, by its version likewise.
+    pub const L2TP: u32 = 7;
+    /// ESP, unless it is IKE or keeps an address translation alive (RFC 3948).
+    pub const ESP: u32 = 8;
 }

@@ -88,7 +88,8 @@ pub mod seen {
     /// A packet that its tunnel sent was recognized by its outermost header:
     /// not yet, or no longer, encapsulated.
     pub const IN_THE_CLEAR: u32 = 1 << 25;
-    /// The frame was for another host's MAC address when it was freed.
+    /// When it was freed, the frame had come to another host's MAC address, or to a
+    /// group's or everybody's.
     pub const OTHER_HOST: u32 = 1 << 26;
     /// Received by a tunnel device, whose own MAC address is the source of the
     /// frame out of the encapsulation.

@@ -18,6 +18,8 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 const UDP_HEADER: u64 = 8;
+/// A UDP header, SPI and sequence number.
+const SHORTEST_ESP: u16 = 16;
 const ETHERNET_HEADER: u64 = 14;
 const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
@@ -296,14 +298,47 @@ pub fn has_addresses(header: u64, flow: &Flow) -> bool {
     }
 }
 
-/// Does an outer packet of this flow belong to a tunnel?
+/// Does an outer packet of this flow belong to a tunnel? Its transport header is at
+/// `transport`.
 #[inline(always)]
-pub fn is_tunnels(outer: &Flow) -> bool {
+pub fn is_tunnels(outer: &Flow, transport: u64) -> bool {
     match outer.proto {
         IPPROTO_IPIP | IPPROTO_IPV6 | IPPROTO_GRE | IPPROTO_ESP | IPPROTO_AH | IPPROTO_L2TP
         | IPPROTO_MPLS => true,
-        IPPROTO_UDP => PORTS.get_ptr(&outer.dport).is_some(),
+        IPPROTO_UDP => match PORTS.get_ptr(&outer.dport) {
+            // SAFETY: an element of a map without deletions.
+            Some(payload) => fits(unsafe { *payload }, transport),
+            None => false,
+        },
         _ => false,
+    }
+}
+
+/// Does what follows the UDP header at `transport` look like this payload? Where
+/// anybody's packets can have the port, it has to.
+#[inline(always)]
+fn fits(payload: u32, transport: u64) -> bool {
+    if !matches!(payload, payload::WIREGUARD | payload::L2TP | payload::ESP) {
+        return true;
+    }
+    if transport == 0 {
+        return false;
+    }
+    // The UDP header's second word, with its length, and the first word behind it.
+    let Some([length, word]) = read::at::<[[u8; 4]; 2]>(transport, 4) else {
+        return false;
+    };
+    match payload {
+        // Four types of message, and three bytes of zeros
+        // (drivers/net/wireguard/messages.h).
+        payload::WIREGUARD => word[0].wrapping_sub(1) < 4 && word[1] | word[2] | word[3] == 0,
+        // Versions 2 and 3 (RFC 2661, RFC 3931).
+        payload::L2TP => word[1] & 0xe == 2,
+        // An SPI; IKE has zeros there, and a keepalive is one byte.
+        _ => {
+            u16::from_be_bytes([length[0], length[1]]) > SHORTEST_ESP
+                && word[0] | word[1] | word[2] | word[3] != 0
+        }
     }
 }
 

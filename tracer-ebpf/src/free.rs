@@ -497,7 +497,7 @@ fn stray<const OF: bool, const WRAPPED: bool>(
         found |= what::AT_TUNNEL;
     }
     if matches!(scratch.outermost.ethertype, ETH_P_IP | ETH_P_IPV6)
-        && flow::is_tunnels(&scratch.outermost)
+        && flow::is_tunnels(&scratch.outermost, parsed.transport)
     {
         found |= what::BY_HEADER | what::TUNNELS;
     } else if received {
@@ -621,7 +621,7 @@ fn finish<const TYPED: bool, const OF: bool>(
         key.seen |= seen::RECEIVED;
     }
     let key = &mut record.key;
-    if skb.for_other_host() {
+    if skb.for_other_hosts() {
         key.seen |= seen::OTHER_HOST;
     }
     if let Some(receive) = receive

@@ -91,11 +91,12 @@ pub trait Fields<const TYPED: bool> {
         self.field(offset!(skb_iif)).unwrap_or(0)
     }
 
-    /// The frame came for another host's MAC address (`PACKET_OTHERHOST`).
+    /// The frame came not to this host's MAC address alone (`PACKET_BROADCAST`,
+    /// `PACKET_MULTICAST`, `PACKET_OTHERHOST`).
     #[inline(always)]
-    fn for_other_host(&self) -> bool {
+    fn for_other_hosts(&self) -> bool {
         self.field::<u8>(offset!(skb_pkt_type))
-            .is_some_and(|byte| byte & 7 == 3)
+            .is_some_and(|byte| (byte & 7).wrapping_sub(1) < 3)
     }
 
     /// EtherType of the packet.

@@ -275,7 +275,6 @@ impl<'a> Session<'a> {
             tracing::info!("{problem}");
         }
         session.learn(snapshot, true)?;
-        session.probes.set_ports(session.story.book().ports())?;
         session.probes.count(true)?;
         memory::give_back();
         Ok(session)

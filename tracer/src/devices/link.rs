@@ -137,13 +137,10 @@ impl Device {
         let ipv6 = outer.ethertype == ETH_P_IPV6;
         match outer.proto {
             IPPROTO_UDP => {
-                let kind = self.kind.as_str();
-                if matches!(kind, "vxlan" | "geneve" | "bareudp" | "wireguard") {
-                    return self.port == Some(outer.dport);
-                }
-                // What is in fou or gue is not known: its listener says so.
-                let over_ipv6 = matches!(kind, "ip6tnl" | "ip6gre" | "ip6gretap" | "ip6erspan");
-                self.encap.is_some() && over_ipv6 == ipv6
+                matches!(
+                    self.kind.as_str(),
+                    "vxlan" | "geneve" | "bareudp" | "wireguard"
+                ) && self.port == Some(outer.dport)
             }
             IPPROTO_GRE if ipv6 => {
                 matches!(self.kind.as_str(), "ip6gre" | "ip6gretap" | "ip6erspan")

@@ -89,11 +89,11 @@ pub fn snapshot(filter: Option<&Netns>) -> Snapshot {
         let label = netns.label();
         match link::dump(netns) {
             Ok(mut dump) => {
-                match ports::dump(netns, &families, &mut dump.devices) {
-                    Ok(ports) => snapshot.ports.extend(ports),
-                    Err(problem) => tracing::info!(
-                        "network namespace {label}: the ports of tunnels are not known: {problem}"
-                    ),
+                let (devices, ports) = (&mut dump.devices, &mut snapshot.ports);
+                if let Err(problem) = ports::dump(netns, &families, devices, ports) {
+                    tracing::info!(
+                        "network namespace {label}: not all ports of tunnels are known: {problem}"
+                    );
                 }
                 let noted = dump.problems.into_iter();
                 snapshot

@@ -3,6 +3,7 @@
 
 use std::{ops::ControlFlow, os::fd::OwnedFd};
 
+use rustix::io::Errno;
 use tracer_common::{
     config::payload,
     flow::{IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6},
@@ -82,22 +83,24 @@ impl Families {
     }
 }
 
-/// Ports of the network namespace, with what follows the UDP header there
-/// (`config::payload`). Those of WireGuard's devices are written down in them.
+/// Adds the ports of the network namespace, with what follows the UDP header there
+/// (`config::payload`). Those of WireGuard's devices are written down in them. What
+/// can be had is there even where something else could not be.
 pub fn dump(
     netns: &Netns,
     families: &Families,
     devices: &mut [Device],
-) -> Result<Vec<(u16, u32)>, LinkError> {
+    ports: &mut Vec<(u16, u32)>,
+) -> Result<(), LinkError> {
     let mut wireguard: Vec<&mut Device> = devices
         .iter_mut()
         .filter(|device| device.kind == "wireguard")
         .collect();
-    let mut ports = Vec::new();
     if families.fou.is_none() && families.l2tp.is_none() && wireguard.is_empty() {
-        return Ok(ports);
+        return Ok(());
     }
     let socket = netns::with(netns, || wire::open(wire::GENERIC))??;
+    let mut failed = Ok(());
     let mut sequence = 0;
     let mut next = || {
         sequence += 1;
@@ -105,11 +108,12 @@ pub fn dump(
     };
     if let Some(family) = families.fou {
         let mut take = |answer: &[u8]| ports.extend(fou(answer));
-        ask(&socket, family, FOU_CMD_GET, &[], next(), &mut take)?;
+        failed = ask(&socket, family, FOU_CMD_GET, &[], next(), &mut take);
     }
     if let Some(family) = families.l2tp {
         let mut take = |answer: &[u8]| ports.extend(l2tp(answer));
-        ask(&socket, family, L2TP_CMD_TUNNEL_GET, &[], next(), &mut take)?;
+        let command = L2TP_CMD_TUNNEL_GET;
+        failed = failed.and(ask(&socket, family, command, &[], next(), &mut take));
     }
     if let Some(family) = families.wireguard {
         for device in &mut wireguard {
@@ -122,13 +126,13 @@ pub fn dump(
             let command = WG_CMD_GET_DEVICE;
             match ask(&socket, family, command, &which, next(), &mut take) {
                 // It went meanwhile.
-                Err(WireError::Refused(rustix::io::Errno::NODEV)) => {}
-                answer => answer?,
+                Err(WireError::Refused(Errno::NODEV | Errno::OPNOTSUPP)) => {}
+                answer => failed = failed.and(answer),
             }
             device.port = port;
         }
     }
-    Ok(ports)
+    Ok(failed?)
 }
 
 /// Asks a family for all it has, and hands on the attributes of each answer.
@@ -183,7 +187,7 @@ fn fou(answer: &[u8]) -> Option<(u16, u32)> {
 fn l2tp(answer: &[u8]) -> Option<(u16, u32)> {
     let mut ports = attributes(answer).filter(|(kind, _)| *kind == L2TP_ATTR_UDP_SPORT);
     let port = host_u16(ports.next()?.1).filter(|port| *port != 0)?;
-    Some((port, payload::OPAQUE))
+    Some((port, payload::L2TP))
 }
 
 /// The port of a WireGuard device. Its keys come with it, which nobody asked for.
@@ -235,7 +239,7 @@ mod tests {
     fn l2tp_and_wireguard_say_where_they_listen() {
         let port = 1701_u16.to_ne_bytes();
         let answer = [nla(4, &[7; 8]), nla(L2TP_ATTR_UDP_SPORT, &port)].concat();
-        assert_eq!(l2tp(&answer), Some((1701, payload::OPAQUE)));
+        assert_eq!(l2tp(&answer), Some((1701, payload::L2TP)));
         // Over IP, there is none.
         assert_eq!(l2tp(&nla(4, &[7; 8])), None);
         let answer = [nla(3, &[9; 32]), nla(WGDEVICE_A_LISTEN_PORT, &port)].concat();

@@ -96,6 +96,23 @@ pub fn ask(
     sequence: u32,
     take: &mut dyn FnMut(u16, &[u8]) -> ControlFlow<()>,
 ) -> Result<Answer, WireError> {
+    let mut buffer = vec![0; DATAGRAM];
+    let mut longest = 0;
+    let answer = receive(socket, request, sequence, take, &mut buffer, &mut longest);
+    // WireGuard's answer has its keys: they do not stay in memory.
+    std::hint::black_box(&mut buffer[..longest.min(DATAGRAM)]).fill(0);
+    answer
+}
+
+/// The same into `buffer`, of which `longest` bytes were used.
+fn receive(
+    socket: &OwnedFd,
+    request: Request,
+    sequence: u32,
+    take: &mut dyn FnMut(u16, &[u8]) -> ControlFlow<()>,
+    buffer: &mut [u8],
+    longest: &mut usize,
+) -> Result<Answer, WireError> {
     let failed = |what| move |source| WireError::Socket { what, source };
     let kernel = SocketAddrNetlink::new(0, 0);
     let bytes = request.bytes(sequence);
@@ -107,15 +124,15 @@ pub fn ask(
         done: false,
         take,
     };
-    let mut buffer = vec![0; DATAGRAM];
     while !reading.done {
-        let received = recvfrom(socket, buffer.as_mut_slice(), RecvFlags::TRUNC);
+        let received = recvfrom(socket, &mut *buffer, RecvFlags::TRUNC);
         let (length, from) = match received {
             Ok((_, length, from)) => (length, from),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => return Err(WireError::Timeout),
             Err(source) => return Err(failed("read from")(source)),
         };
+        *longest = length.max(*longest);
         let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
         if from.is_none_or(|from| from.pid() != 0) {
             continue;
@@ -123,10 +140,7 @@ pub fn ask(
         let datagram = buffer.get(..length).ok_or(WireError::TooLong(length))?;
         reading.datagram(datagram)?;
     }
-    let answer = reading.answer;
-    // WireGuard's answer has its keys: they do not stay in memory.
-    std::hint::black_box(&mut buffer).fill(0);
-    Ok(answer)
+    Ok(reading.answer)
 }
 
 impl Request<'_> {

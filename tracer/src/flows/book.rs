@@ -10,6 +10,7 @@ use std::{
 
 use tracer_common::{
     config::{IFNAMSIZ, payload},
+    flow::{Flow, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_UDP},
     record::Record,
     tally::{DeviceKey, TallyKey},
 };
@@ -36,7 +37,7 @@ const MAX_KNOWN: usize = 65536;
 pub const FOU: &str = "fou";
 
 /// What makes two drops the same row.
-type RowKey = (u32, u32, tracer_common::flow::Flow, &'static str, u8);
+type RowKey = (u32, u32, Flow, &'static str, u8);
 
 #[derive(Clone)]
 struct Seen {
@@ -81,15 +82,16 @@ fn yes() -> bool {
 }
 
 /// UDP ports of tunnels by default, for hosts that only forward them: L2TP, GTP-U,
-/// VXLAN (IANA's and the kernel's), Geneve, MPLS, WireGuard (wg(8)).
-const WELL_KNOWN: [(u16, u32); 7] = [
-    (1701, payload::OPAQUE),
+/// ESP, VXLAN (IANA's and the kernel's), Geneve, MPLS, WireGuard (wg(8)).
+const WELL_KNOWN: [(u16, u32); 8] = [
+    (1701, payload::L2TP),
     (2152, payload::OPAQUE),
+    (4500, payload::ESP),
     (4789, payload::VXLAN),
     (6081, payload::GENEVE),
     (6635, payload::OPAQUE),
     (8472, payload::VXLAN),
-    (51820, payload::OPAQUE),
+    (51820, payload::WIREGUARD),
 ];
 /// So many other ports are kept; the programs have room for 1,024.
 const MAX_LISTENERS: usize = 512;
@@ -101,6 +103,8 @@ pub struct Book {
     names_reverse_path: bool,
     /// And fragments that are there already?
     names_duplicates: bool,
+    /// And packets that a full queue refused?
+    names_backlog: bool,
     watched: Watched,
     /// Namespace to leave unnamed: our own.
     own_netns: u32,
@@ -142,6 +146,7 @@ impl Book {
             reasons: start.reasons.clone(),
             names_reverse_path: start.reasons.has("IP_RPFILTER"),
             names_duplicates: start.reasons.has("DUP_FRAG"),
+            names_backlog: start.reasons.has("CPU_BACKLOG"),
             watched: start.watched,
             own_netns: start.own_netns,
             started_ns: start.time_ns,
@@ -374,7 +379,8 @@ impl Book {
         known.copied().chain(Self::own_ports(devices))
     }
 
-    /// Ports where tunnels listen, beside those of their devices.
+    /// Ports where tunnels listen, beside those of their devices. The programs do not
+    /// forget any.
     pub fn listens_at(&mut self, ports: &[(u16, u32)]) {
         for known in ports {
             if self.listeners.len() < MAX_LISTENERS && !self.listeners.contains(known) {
@@ -398,6 +404,7 @@ impl Book {
                 let own = match device.kind.as_str() {
                     "vxlan" => payload::VXLAN,
                     "geneve" => payload::GENEVE,
+                    "wireguard" => payload::WIREGUARD,
                     _ => payload::OPAQUE,
                 };
                 [
@@ -471,17 +478,29 @@ impl Book {
         if record.outer.ethertype == 0 || record.freed_ifindex == 0 {
             return Vec::new();
         }
+        // In fou or gue is what other tunnels send without them.
+        let port = |(port, _): &(u16, u32)| *port == record.outer.dport;
+        let over_udp = record.outer.proto == IPPROTO_UDP;
+        let payload = self.ports().filter(port).last().filter(|_| over_udp);
+        let protocols: &[u8] = match payload {
+            Some((_, payload::FOU_IP)) => &[IPPROTO_IPIP, IPPROTO_IPV6],
+            Some((_, payload::FOU_GRE)) => &[IPPROTO_GRE],
+            Some((_, payload::GUE)) => &[IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_GRE],
+            _ => &[record.outer.proto],
+        };
+        let is_for = |device: &Device| {
+            protocols.iter().any(|proto| {
+                device.receives(&Flow {
+                    proto: *proto,
+                    ..record.outer
+                })
+            })
+        };
         let mut receivers: Vec<_> = self
             .devices
             .iter()
-            .filter(|((netns, _), device)| {
-                *netns == record.freed_netns && device.receives(&record.outer)
-            })
+            .filter(|((netns, _), device)| *netns == record.freed_netns && is_for(device))
             .collect();
-        // Those whose own port it is know better.
-        if receivers.iter().any(|(_, device)| device.port.is_some()) {
-            receivers.retain(|(_, device)| device.port.is_some());
-        }
         receivers.sort_by_key(|(key, _)| **key);
         receivers
             .into_iter()

@@ -111,6 +111,8 @@ pub struct Evidence {
     pub names_reverse_path: bool,
     /// Does it name the fragments that are there already?
     pub names_duplicates: bool,
+    /// Does it name the packets that a full queue of the CPU refused?
+    pub names_backlog: bool,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
     /// Were the answers of single routing tables of the underlay watched?

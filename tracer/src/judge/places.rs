@@ -15,6 +15,9 @@ use crate::probes::kinds::KINDS;
 /// compiler makes of them (`.isra.0` …) counts as well.
 const ON_THE_WAY: &[&str] = &[
     // Receiving: net/core/dev.c, net/core/gro_cells.c.
+    "do_xdp_generic",
+    "netif_receive_generic_xdp",
+    "bpf_prog_run_generic_xdp",
     "__netif_receive_skb_core",
     "enqueue_to_backlog",
     "gro_cells_receive",
@@ -49,6 +52,8 @@ const ON_THE_WAY: &[&str] = &[
     "br_handle_frame_finish",
     "br_allowed_ingress",
     "__allowed_ingress",
+    // Its way out by another port: net/bridge/br_forward.c.
+    "br_dev_queue_push_xmit",
     // Netfilter, IPsec.
     "nf_hook_slow",
     "nf_queue",
@@ -81,6 +86,15 @@ const ON_THE_WAY: &[&str] = &[
     "kfree_skb_list_reason",
     "__tcf_kfree_skb_list",
     "qdisc_reset_queue",
+    "qdisc_reset",
+    "pfifo_fast_reset",
+    // Queues that drop what they give out: net/sched/sch_fq_codel.c and others.
+    "drop_func",
+    "fq_codel_dequeue",
+    "codel_qdisc_dequeue",
+    "cake_dequeue",
+    "fq_pie_qdisc_dequeue",
+    "pie_qdisc_dequeue",
     "__rtnl_unlock",
     "rtnl_unlock",
     // The receive side of tunnels.
@@ -103,6 +117,8 @@ const ON_THE_WAY: &[&str] = &[
     "l2tp_ip_recv",
     "l2tp_ip6_recv",
     "l2tp_udp_encap_recv",
+    "bareudp_udp_encap_recv",
+    "amt_rcv",
     "wg_packet_rx_poll",
     "wg_packet_purge_staged_packets",
 ];
@@ -128,6 +144,16 @@ const ON_THE_WAY_BY_REASON: &[&str] = &[
     "NEIGH_QUEUEFULL",
     "NEIGH_DEAD",
     "DEV_READY",
+    "BPF_CGROUP_EGRESS",
+    "XDP",
+];
+
+/// Where drivers of network cards free what they have sent, too, without another
+/// reason (`dev_kfree_skb_any` of vmxnet3, e100): a drop there cannot be told.
+const COMPLETIONS: &[&str] = &[
+    "__dev_kfree_skb_any",
+    "dev_kfree_skb_any_reason",
+    "net_tx_action",
 ];
 
 /// Copies for taps and raw sockets end here, when nobody has room for them.
@@ -157,28 +183,41 @@ const SORTING: &[&str] = &[
     "nf_ct_frag6_gather",
 ];
 
-/// Where a host passes over what is for another MAC address.
+/// Where a host passes over what is for another MAC address, and where it would route
+/// what came to all of them.
 const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv"];
+
+const TO_ALL_HOSTS: &[&str] = &["ip_error", "ip_forward", "ip6_forward"];
 
 /// Was it a copy that this host has no part in, whoever else may have got it?
 fn for_others(evidence: &Evidence) -> bool {
     if evidence.reason_is("OTHERHOST")
-        || (evidence.saw(seen::OTHER_HOST) && evidence.freed_in_any(FOR_OTHER_HOSTS))
+        || (evidence.saw(seen::OTHER_HOST)
+            && evidence.named_reason().is_none()
+            && evidence.freed_in_any(FOR_OTHER_HOSTS))
+        || (evidence.saw(seen::OTHER_HOST) && evidence.freed_in_any(TO_ALL_HOSTS))
     {
         return true;
     }
-    // A group that nobody here has joined; IPv6 frees those in ip6_mc_input.
-    evidence.saw(seen::DECAPSULATED)
-        && evidence.to_ipv4_group()
-        && evidence.named_reason().is_none()
+    // A group that nobody here has joined.
+    evidence.named_reason().is_none()
         && !evidence.saw(seen::REVERSE_PATH | seen::SOURCE_REFUSED)
-        && evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"])
+        && (evidence.freed_in("ip6_mc_input")
+            || (evidence.to_ipv4_group()
+                && evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"])))
 }
 
 /// Did a tunnel's transmit function free it, although no frame was open? So it is
 /// with the first packets of the first tunnel, before its frames are watched.
 fn in_a_driver(evidence: &Evidence) -> bool {
     evidence.by_kfree() && KINDS.iter().any(|kind| evidence.freed_in(kind.xmit))
+}
+
+/// Is it a reason of a queueing discipline?
+pub fn is_queues(reason: &str) -> bool {
+    ["QDISC_", "FQ_", "CAKE_", "DUALPI2_"]
+        .iter()
+        .any(|queue| reason.starts_with(queue))
 }
 
 /// Is a packet of this outcome one that vanished, wherever it was freed? Frames
@@ -199,7 +238,9 @@ pub fn is_drop(evidence: &Evidence) -> bool {
     let sorted = evidence.named_reason().is_none()
         && !evidence.names_duplicates
         && evidence.freed_in_any(SORTING);
+    let sent = evidence.named_reason().is_none() && evidence.freed_in_any(COMPLETIONS);
     if evidence.freed_in_any(COPIES)
+        || sent
         || for_others(evidence)
         || sorted
         || evidence.reason_is("DUP_FRAG")
@@ -213,5 +254,5 @@ pub fn is_drop(evidence: &Evidence) -> bool {
         || evidence
             .reason
             .as_deref()
-            .is_some_and(|reason| ON_THE_WAY_BY_REASON.contains(&reason))
+            .is_some_and(|reason| ON_THE_WAY_BY_REASON.contains(&reason) || is_queues(reason))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP},
+    record::Record,
     tally::{
         COLLISIONS, TX_CARRIER_ERRORS, TX_DROPPED, TX_ERRORS, TallyKey, freed_by, outcome, route,
         seen,
@@ -49,6 +50,7 @@ pub fn sit() -> Evidence {
         blackholes_watched: true,
         names_reverse_path: true,
         names_duplicates: true,
+        names_backlog: true,
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),
@@ -276,11 +278,28 @@ fn what_is_for_others_is_no_drop() {
     // 5.10 has no drop reasons: the packet's type tells.
     evidence.key.seen |= seen::OTHER_HOST;
     assert!(!is_drop(&evidence));
+    // What everybody on the link gets is routed by nobody.
+    evidence.place = at("ip_error");
+    assert!(!is_drop(&evidence));
+    evidence.key.seen &= !seen::OTHER_HOST;
+    assert!(is_drop(&evidence));
+    evidence.key.seen |= seen::OTHER_HOST;
     // What a bridge forwards is for others too, and can be lost.
     evidence.place = at("__dev_queue_xmit");
     assert!(is_drop(&evidence));
 
-    // A multicast group that nobody has joined.
+    // A multicast group that nobody has joined, still encapsulated.
+    let mut outer = received("ip_rcv_finish_core");
+    // SAFETY: a record is integers only, for which all zeros is a value.
+    let mut record: Record = unsafe { std::mem::zeroed() };
+    record.outer.ethertype = ETH_P_IP;
+    record.outer.dst[..4].copy_from_slice(&[239, 1, 1, 1]);
+    outer.record = Some(Arc::new(record));
+    assert!(!is_drop(&outer));
+    outer.place = at("ip6_mc_input");
+    assert!(!is_drop(&outer));
+
+    // And out of it.
     evidence.key.seen = seen::DECAPSULATED | seen::RECEIVED;
     evidence.key.flow.ethertype = ETH_P_IP;
     evidence.key.flow.dst[..4].copy_from_slice(&[224, 0, 0, 22]);
@@ -354,13 +373,16 @@ fn received(function: &str) -> Evidence {
 #[test]
 fn a_full_queue_is_not_a_device_that_is_down() {
     let mut evidence = received("enqueue_to_backlog");
-    assert_eq!(verdict(&evidence), ("backlog-full", Confidence::Inferred));
+    // Only a full queue would have a reason.
+    assert_eq!(verdict(&evidence), ("device-down", Confidence::Proved));
     evidence.reason = Some("CPU_BACKLOG".to_owned());
     assert_eq!(verdict(&evidence), ("backlog-full", Confidence::Proved));
     evidence.reason = Some("DEV_READY".to_owned());
     assert_eq!(verdict(&evidence), ("device-down", Confidence::Proved));
-    // Before the reason had a name.
+    // Before either had a name.
+    evidence.names_backlog = false;
     evidence.reason = Some("NOT_SPECIFIED".to_owned());
+    assert_eq!(verdict(&evidence), ("backlog-full", Confidence::Inferred));
     for (up, cause) in [(false, "device-down"), (true, "backlog-full")] {
         evidence.freed_device = Some(Arc::new(Device {
             up,
@@ -393,4 +415,54 @@ fn l2tps_own_device_is_not_the_other_end_of_a_veth() {
         verdict(&evidence),
         ("peer-device-refused", Confidence::Proved)
     );
+}
+
+#[test]
+fn what_a_card_has_sent_is_not_lost() {
+    for outcome in [outcome::STRAY, outcome::LOST_LATER, outcome::AT_DEVICE] {
+        let mut evidence = received("dev_kfree_skb_any_reason");
+        evidence.key.outcome = outcome;
+        evidence.reason = Some("NOT_SPECIFIED".to_owned());
+        assert!(!is_drop(&evidence));
+    }
+    // A driver that refuses a packet in a frame.
+    let mut evidence = sit();
+    evidence.place = at("dev_kfree_skb_any_reason");
+    assert!(is_drop(&evidence));
+}
+
+#[test]
+fn queues_drop_what_they_would_give_out() {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::AT_DEVICE;
+    evidence.place = at("fq_codel_dequeue");
+    assert!(is_drop(&evidence));
+    assert_eq!(verdict(&evidence), ("qdisc-drop", Confidence::Proved));
+    // Where it has a name, wherever it is freed.
+    evidence.place = at("kfree_skb_reason");
+    evidence.reason = Some("QDISC_CONGESTED".to_owned());
+    assert!(is_drop(&evidence));
+    assert_eq!(verdict(&evidence), ("qdisc-drop", Confidence::Proved));
+}
+
+#[test]
+fn a_bridges_port_is_too_small() {
+    let mut evidence = sit();
+    evidence.key.outcome = outcome::AT_DEVICE;
+    evidence.place = at("br_dev_queue_push_xmit");
+    assert!(is_drop(&evidence));
+    assert_eq!(
+        verdict(&evidence),
+        ("bridge-port-too-small", Confidence::Inferred)
+    );
+}
+
+#[test]
+fn ipsec_does_not_take_what_is_too_big() {
+    let mut evidence = received("xfrm_output_resume");
+    evidence.key.seen = 0;
+    assert_eq!(verdict(&evidence), ("ipsec-output", Confidence::Proved));
+    (evidence.key.told, evidence.key.told_type) = (4, 3);
+    evidence.key.told_code = 4;
+    assert_eq!(verdict(&evidence), ("outer-too-big", Confidence::Proved));
 }

@@ -160,17 +160,17 @@ impl Session<'_> {
         }
         self.learn(devices::snapshot(None), false)?;
         self.story.book_mut().sought(unknown);
-        if let Err(error) = self.probes.set_ports(self.story.book().ports()) {
-            tracing::warn!("cannot tell the programs the tunnels' ports: {error:#}");
-        }
         Ok(())
     }
 
-    /// Takes a snapshot in.
+    /// Takes a snapshot in, and tells the programs the ports that are in it.
     pub(super) fn learn(&mut self, snapshot: Snapshot, at_start: bool) -> Result<()> {
         self.story.book_mut().listens_at(&snapshot.ports);
         for event in self.story.book().news(snapshot, at_start) {
             self.tell(event)?;
+        }
+        if let Err(error) = self.probes.set_ports(self.story.book().ports()) {
+            tracing::warn!("cannot tell the programs the tunnels' ports: {error:#}");
         }
         Ok(())
     }
@@ -199,8 +199,7 @@ impl Session<'_> {
         }
         // What was there when it was loaded may turn out not to be.
         self.story.book_mut().watch(watched(&self.probes));
-        self.learn(snapshot, false)?;
-        self.probes.set_ports(self.story.book().ports())
+        self.learn(snapshot, false)
     }
 
     /// Reads the symbols again if modules came or went.

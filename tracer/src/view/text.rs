@@ -449,6 +449,19 @@ pub fn verdict(row: &Row) -> String {
             evidence.kind
         ),
         "packet-too-big" => format!("{}{}", row.cause.title, inner_size(row)),
+        // On the tunnel device itself it is the inner packet.
+        "no-carrier" if evidence.key.outcome == outcome::AT_DEVICE && !evidence.received() => {
+            format!("{} is down or has no carrier", device_name(row))
+        }
+        "bridge-port-too-small" => match (&evidence.record, &evidence.freed_device) {
+            (Some(record), Some(port)) if record.length > port.mtu => format!(
+                "a packet of {} bytes is larger than the MTU {} of {}, the bridge's port that it leaves by",
+                record.length,
+                port.mtu,
+                port.display_name()
+            ),
+            _ => row.cause.title.to_owned(),
+        },
         "device-down" => match &evidence.freed_device {
             Some(device) => format!(
                 "{}, by which the packet comes in, is down",

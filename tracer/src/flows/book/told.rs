@@ -67,6 +67,7 @@ impl Book {
             blackholes_watched: self.watched.blackholes,
             names_reverse_path: self.names_reverse_path,
             names_duplicates: self.names_duplicates,
+            names_backlog: self.names_backlog,
             routes_watched: self.watched.routes,
             tables_watched: if key.route & route::IPV6 == 0 {
                 self.watched.tables

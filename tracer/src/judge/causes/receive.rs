@@ -631,11 +631,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "mpls-not-forwarded",
-        title: "MPLS does not take the packet: not enabled on the tunnel device, no route for its label, or its TTL ran out",
-        condition: "net.mpls.conf.DEV.input is 0, or the label has no route or one that goes nowhere, in mpls_forward (net/mpls/af_mpls.c)",
-        counters: "rx_dropped, rx_errors or rx_noroute of MPLS on the device (ip -s -f mpls link)",
+        title: "MPLS does not take the packet: not enabled on the tunnel device, no route for its label, its TTL ran out, or the next link is too small for it or down",
+        condition: "net.mpls.conf.DEV.input is 0, or the label has no route or one that goes nowhere, or mpls_pkt_too_big or mpls_output_possible says no of the next device, in mpls_forward (net/mpls/af_mpls.c)",
+        counters: "rx_dropped, rx_errors or rx_noroute of MPLS on the device, tx_errors of MPLS on the next one (ip -s -f mpls link)",
         told: "no",
-        remedy: "on the receiving host: sysctl net.mpls.conf.DEV.input, net.mpls.platform_labels, ip -f mpls route",
+        remedy: "on the receiving host: sysctl net.mpls.conf.DEV.input, net.mpls.platform_labels, ip -f mpls route; ip link show dev of the next device (MTU, state)",
         fixes: &[],
         applies: |evidence| {
             (evidence.by_kfree() && evidence.freed_in("mpls_forward")).then_some(Inferred)
@@ -643,11 +643,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "bridge-port",
-        title: "the bridge does not take the packet: its port's state, lock or VLANs",
-        condition: "the port is not in the state forwarding or learning, is locked, or does not have the packet's VLAN: br_handle_frame, br_handle_frame_finish (net/bridge/br_input.c), br_allowed_ingress (net/bridge/br_vlan.c)",
+        title: "the bridge does not take the packet: its port's state, lock or VLANs, or a rule (nft bridge, ebtables)",
+        condition: "the port is not in the state forwarding or learning, is locked, or does not have the packet's VLAN, or a rule of the family bridge drops it (nf_hook_bridge_pre): br_handle_frame, br_handle_frame_finish (net/bridge/br_input.c), br_allowed_ingress (net/bridge/br_vlan.c)",
         counters: "none; for VLANs those of ip -s link xstats type bridge, with vlan_stats_enabled",
         told: "no",
-        remedy: "on the receiving host: bridge -d link show dev DEV (state, locked), bridge vlan show dev DEV",
+        remedy: "on the receiving host: bridge -d link show dev DEV (state, locked), bridge vlan show dev DEV, nft list ruleset bridge",
         fixes: &[],
         applies: |evidence| {
             if evidence.reason_is("BRIDGE_INGRESS_STP_STATE") {
@@ -687,6 +687,26 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "xdp-drop",
+        title: "an XDP program on the device dropped the packet",
+        condition: "XDP_DROP of a generic XDP program, in do_xdp_generic (net/core/dev.c)",
+        counters: "those of the program",
+        told: "no",
+        remedy: "see what is attached: ip -d link show dev DEV, bpftool net show dev DEV",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && (evidence.reason_is("XDP")
+                    || (evidence.named_reason().is_none()
+                        && evidence.freed_in_any(&[
+                            "do_xdp_generic",
+                            "netif_receive_generic_xdp",
+                            "bpf_prog_run_generic_xdp",
+                        ]))))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
         id: "device-down",
         title: "the device by which the packet comes in is down",
         condition: "the device is not running, in enqueue_to_backlog (net/core/dev.c), or not up, in gro_cells_receive (net/core/gro_cells.c)",
@@ -701,11 +721,19 @@ pub const CAUSES: &[Cause] = &[
             if evidence.reason_is("DEV_READY") {
                 return Some(Proved);
             }
-            // A full queue is freed in the same place; since 5.17 it has a reason.
+            if evidence.named_reason().is_some() {
+                return None;
+            }
+            // What a full queue refuses is freed in the same place, by its own reason.
+            if evidence.names_backlog && evidence.freed_in("enqueue_to_backlog") {
+                return Some(Proved);
+            }
             let is_down = |device: &Arc<Device>| !device.up;
-            (evidence.named_reason().is_none()
-                && evidence.freed_device.as_ref().is_some_and(is_down))
-            .then_some(Inferred)
+            evidence
+                .freed_device
+                .as_ref()
+                .is_some_and(is_down)
+                .then_some(Inferred)
         },
     },
     Cause {

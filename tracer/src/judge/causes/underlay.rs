@@ -12,10 +12,14 @@ use super::{
     super::{
         Confidence::{Inferred, Proved},
         evidence::Evidence,
+        places,
     },
     Cause,
 };
 use crate::devices::Device;
+
+/// So much longer than its MTU may what goes out by a device be.
+const VLAN_TAG: u32 = 4;
 
 /// Where UDP looks for the socket of a received packet.
 const UDP_RECEIVE: &[&str] = &[
@@ -47,14 +51,19 @@ fn is_too_big(evidence: &Evidence) -> bool {
     evidence.reason_is("PKT_TOO_BIG") || evidence.told().is_some_and(|told| TOO_BIG.contains(&told))
 }
 
+/// Queues that drop what they would give out (net/sched).
+const DEQUEUES: &[&str] = &[
+    "drop_func",
+    "fq_codel_dequeue",
+    "codel_qdisc_dequeue",
+    "cake_dequeue",
+    "fq_pie_qdisc_dequeue",
+    "pie_qdisc_dequeue",
+];
+
 /// By the kernel's word, a queue let go of it.
 fn is_queues(evidence: &Evidence) -> bool {
-    let reason = evidence.reason.as_deref();
-    reason.is_some_and(|reason| {
-        ["QDISC_", "FQ_", "CAKE_", "DUALPI2_"]
-            .iter()
-            .any(|queue| reason.starts_with(queue))
-    })
+    evidence.reason.as_deref().is_some_and(places::is_queues)
 }
 
 /// Is it freed where a device is asked to take a packet as if it had come by it? The
@@ -105,15 +114,16 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "ipsec-output",
-        title: "IPsec did not let the packet out: its state (SA) has expired or has no sequence numbers left, or encryption failed",
-        condition: "xfrm_state_check_expire, the replay counter or the type's output failed, in xfrm_output_one (net/xfrm/xfrm_output.c)",
-        counters: "the counter in /proc/net/xfrm_stat that moved tells which: XfrmOutStateExpired, XfrmOutStateSeqError, XfrmOutStateProtoError, XfrmOutStateModeError",
+        title: "IPsec did not let the packet out: its state (SA) has expired or has no sequence numbers left, encryption failed, or the packet is larger than the path carries",
+        condition: "xfrm_state_check_expire, the replay counter, the type's output or the mode's (xfrm4_tunnel_check_size) failed, in xfrm_output_one (net/xfrm/xfrm_output.c)",
+        counters: "the counter in /proc/net/xfrm_stat that moved tells which: XfrmOutStateExpired, XfrmOutStateSeqError, XfrmOutStateProtoError, XfrmOutStateModeError (too large)",
         told: "no",
-        remedy: "compare /proc/net/xfrm_stat before and after, then ip -s xfrm state (lifetime, replay) of the sending host; does the key daemon renew in time?",
+        remedy: "compare /proc/net/xfrm_stat before and after, then ip -s xfrm state (lifetime, replay) of the sending host; does the key daemon renew in time? Where ModeError moves, lower the MTU of the tunnel device by what ESP adds",
         fixes: &[],
         applies: |evidence| {
             (evidence.by_kfree()
                 && evidence.named_reason().is_none()
+                && !is_too_big(evidence)
                 && evidence.freed_in_any(XFRM_OUTPUT))
             .then_some(Proved)
         },
@@ -133,8 +143,18 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "cgroup-bpf",
+        title: "a BPF program of the sender's control group does not let the packet out",
+        condition: "BPF_CGROUP_RUN_PROG_INET_EGRESS refuses, in ip_finish_output (net/ipv4/ip_output.c), ip6_finish_output (net/ipv6/ip6_output.c)",
+        counters: "IpOutDiscards or Ip6OutDiscards (nstat)",
+        told: "a local sender gets EPERM",
+        remedy: "bpftool cgroup tree; systemd's IPAddressDeny= and RestrictNetworkInterfaces= are such programs",
+        fixes: &[],
+        applies: |evidence| evidence.reason_is("BPF_CGROUP_EGRESS").then_some(Proved),
+    },
+    Cause {
         id: "no-carrier",
-        title: "the device below is down or has no carrier",
+        title: "the device below, or the tunnel device itself, is down or has no carrier",
         condition: "noop_enqueue is its queue's enqueue function (net/sched/sch_generic.c, dev_deactivate)",
         counters: "none before 6.12; tx_dropped of the device below since: the tunnel counts success",
         told: "no",
@@ -154,7 +174,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "qdisc-drop",
         title: "the queueing discipline dropped the packet",
-        condition: "enqueue or dequeue of the qdisc dropped it, in __dev_queue_xmit, __qdisc_run (net/core/dev.c, net/sched)",
+        condition: "enqueue or dequeue of the qdisc dropped it, in __dev_queue_xmit, __qdisc_run (net/core/dev.c), or the dequeue function itself (fq_codel, codel, cake, pie; net/sched)",
         counters: "those of the qdisc (tc -s qdisc show dev LINK); netem and some others let the tunnel count success",
         told: "no",
         remedy: "tc -s qdisc show dev LINK: a limit that is too small, a policer, netem",
@@ -168,9 +188,14 @@ pub const CAUSES: &[Cause] = &[
                     Inferred
                 });
             }
+            if !evidence.by_kfree() || evidence.named_reason().is_some() {
+                return None;
+            }
+            if evidence.freed_in_any(DEQUEUES) {
+                return Some(Proved);
+            }
             // Lists of packets are freed by few others on this path.
-            (evidence.named_reason().is_none()
-                && !evidence.saw(seen::DECAPSULATED)
+            (!evidence.saw(seen::DECAPSULATED)
                 && evidence.freed_in_any(&[
                     "kfree_skb_list",
                     "kfree_skb_list_reason",
@@ -179,6 +204,9 @@ pub const CAUSES: &[Cause] = &[
                     // What is left in a queue that is taken away (rtnl_kfree_skbs).
                     "__rtnl_unlock",
                     "rtnl_unlock",
+                    "qdisc_reset",
+                    "qdisc_reset_queue",
+                    "pfifo_fast_reset",
                 ]))
             .then_some(Inferred)
         },
@@ -246,6 +274,24 @@ pub const CAUSES: &[Cause] = &[
         },
     },
     Cause {
+        id: "bridge-port-too-small",
+        title: "the frame is larger than the MTU of the bridge's port that it leaves by, or that port is down",
+        condition: "is_skb_forwardable is false, in br_dev_queue_push_xmit (net/bridge/br_forward.c)",
+        counters: "none",
+        told: "no: bridges send no ICMP errors",
+        remedy: "give all ports of the bridge and all hosts behind them one MTU that fits the tunnel (ip link show master BRIDGE), or let the tunnel's outer packets be fragmented and raise its MTU",
+        fixes: &[],
+        applies: |evidence| {
+            if !evidence.by_kfree() || !evidence.freed_in("br_dev_queue_push_xmit") {
+                return None;
+            }
+            let length = evidence.record.as_ref().map_or(0, |record| record.length);
+            let port = evidence.freed_device.as_ref();
+            let is_larger = port.is_some_and(|port| port.mtu != 0 && length > port.mtu + VLAN_TAG);
+            Some(if is_larger { Proved } else { Inferred })
+        },
+    },
+    Cause {
         id: "tunnel-device-refused",
         title: "the tunnel's device does not take what comes out of the tunnel: it is down, or its MTU is smaller than the packet",
         condition: "is_skb_forwardable is false, in __dev_forward_skb (net/core/dev.c), called by l2tp_eth_dev_recv (net/l2tp/l2tp_eth.c)",
@@ -254,16 +300,19 @@ pub const CAUSES: &[Cause] = &[
         remedy: "on the receiving host: ip link show dev DEV; set it up, or give both ends the same MTU",
         fixes: &[],
         applies: |evidence| {
-            // The outer header is off where another tunnel's packet goes on.
+            // The outer header is off where another tunnel's packet goes on, and those
+            // look their device up.
             if !is_refused_by_device(evidence)
                 || !evidence.received()
                 || evidence.saw(seen::DECAPSULATED | seen::IN_THE_CLEAR)
+                || evidence.key.ifindex != 0
             {
                 return None;
             }
             match evidence.key.outer_proto {
                 IPPROTO_UDP if evidence.saw(seen::TUNNEL_RECEIVE) => Some(Proved),
-                IPPROTO_L2TP => Some(Inferred),
+                // It can be on its way to another host.
+                IPPROTO_L2TP if !evidence.freed_on_kind("veth") => Some(Inferred),
                 _ => None,
             }
         },
@@ -289,15 +338,16 @@ pub const CAUSES: &[Cause] = &[
         remedy: "lower the MTU of the tunnel device (ip link set dev DEV mtu N) below the path's less the encapsulation, or let the outer packet be fragmented (df unset, nopmtudisc); do not filter ICMP type 3 code 4 and ICMPv6 type 2",
         fixes: &[],
         applies: |evidence| {
-            let place = evidence.freed_in_any(&[
-                "ip_fragment",
-                "ip6_fragment",
-                "ip_forward",
-                "ip6_forward",
-                "ip_finish_output",
-                "ip6_finish_output",
-                "ip6_xmit",
-            ]);
+            let place = evidence.freed_in_any(XFRM_OUTPUT)
+                || evidence.freed_in_any(&[
+                    "ip_fragment",
+                    "ip6_fragment",
+                    "ip_forward",
+                    "ip6_forward",
+                    "ip_finish_output",
+                    "ip6_finish_output",
+                    "ip6_xmit",
+                ]);
             (place && !evidence.is_inner() && is_too_big(evidence)).then_some(Proved)
         },
     },
@@ -343,6 +393,26 @@ pub const CAUSES: &[Cause] = &[
             let refused = evidence.named_reason().is_none()
                 && matches!(evidence.told(), Some((4, 3, 3) | (6, 1, 4)));
             (evidence.reason_is("NO_SOCKET") || refused).then_some(Proved)
+        },
+    },
+    Cause {
+        id: "no-reader",
+        title: "the packet waited for a program to read it from the socket, which has no room for more: the tunnel knows no session or context with its number, or the program is slow",
+        condition: "l2tp_udp_encap_recv or gtp_encap_recv passes it up, and the receive buffer is full, in __udp_enqueue_schedule_skb (net/ipv4/udp.c)",
+        counters: "UdpRcvbufErrors or Udp6RcvbufErrors (nstat)",
+        told: "no",
+        remedy: "compare the numbers on both ends (ip l2tp show session; the contexts of gtp); ss -uanp shows the socket, and who should read it",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.by_kfree()
+                && evidence.key.outer_proto == IPPROTO_UDP
+                && !evidence.saw(seen::DECAPSULATED)
+                && evidence.freed_in_any(UDP_RECEIVE)
+                && (evidence.reason_is("SOCKET_RCVBUFF")
+                    || (evidence.named_reason().is_none()
+                        && evidence.told().is_none()
+                        && evidence.saw(seen::TUNNEL_RECEIVE))))
+            .then_some(Inferred)
         },
     },
     Cause {
