@@ -241,6 +241,19 @@ impl Evidence {
                 && self.freed_on_kind("geneve"))
     }
 
+    /// Was it freed by a queueing discipline itself (net/sched), as by those that drop
+    /// what they would give out: fq_codel, codel, cake, pie?
+    pub fn freed_by_queue(&self) -> bool {
+        let Some(place) = &self.place else {
+            return false;
+        };
+        let module = place.module.as_deref();
+        let function = place.function.split('.').next().unwrap_or_default();
+        module.is_some_and(|module| module.starts_with("sch_"))
+            || function.ends_with("_dequeue")
+            || function == "drop_func"
+    }
+
     /// The kernel's reason, unless it says nothing.
     pub fn named_reason(&self) -> Option<&str> {
         self.reason.as_deref().filter(|name| {

@@ -88,13 +88,6 @@ const ON_THE_WAY: &[&str] = &[
     "qdisc_reset_queue",
     "qdisc_reset",
     "pfifo_fast_reset",
-    // Queues that drop what they give out: net/sched/sch_fq_codel.c and others.
-    "drop_func",
-    "fq_codel_dequeue",
-    "codel_qdisc_dequeue",
-    "cake_dequeue",
-    "fq_pie_qdisc_dequeue",
-    "pie_qdisc_dequeue",
     "__rtnl_unlock",
     "rtnl_unlock",
     // The receive side of tunnels.
@@ -250,6 +243,7 @@ pub fn is_drop(evidence: &Evidence) -> bool {
     !arrived
         || evidence.key.freed_by == freed_by::CONSUME_SKB
         || evidence.freed_in_any(ON_THE_WAY)
+        || (evidence.by_kfree() && evidence.freed_by_queue())
         || (evidence.key.outcome == outcome::AT_DEVICE && in_a_driver(evidence))
         || evidence
             .reason

@@ -435,9 +435,11 @@ fn what_a_card_has_sent_is_not_lost() {
 fn queues_drop_what_they_would_give_out() {
     let mut evidence = sit();
     evidence.key.outcome = outcome::AT_DEVICE;
-    evidence.place = at("fq_codel_dequeue");
-    assert!(is_drop(&evidence));
-    assert_eq!(verdict(&evidence), ("qdisc-drop", Confidence::Proved));
+    for function in ["fq_codel_dequeue", "__fq_codel_dequeue.part.0", "drop_func"] {
+        evidence.place = at(function);
+        assert!(is_drop(&evidence));
+        assert_eq!(verdict(&evidence), ("qdisc-drop", Confidence::Proved));
+    }
     // Where it has a name, wherever it is freed.
     evidence.place = at("kfree_skb_reason");
     evidence.reason = Some("QDISC_CONGESTED".to_owned());

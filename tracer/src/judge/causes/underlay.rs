@@ -51,16 +51,6 @@ fn is_too_big(evidence: &Evidence) -> bool {
     evidence.reason_is("PKT_TOO_BIG") || evidence.told().is_some_and(|told| TOO_BIG.contains(&told))
 }
 
-/// Queues that drop what they would give out (net/sched).
-const DEQUEUES: &[&str] = &[
-    "drop_func",
-    "fq_codel_dequeue",
-    "codel_qdisc_dequeue",
-    "cake_dequeue",
-    "fq_pie_qdisc_dequeue",
-    "pie_qdisc_dequeue",
-];
-
 /// By the kernel's word, a queue let go of it.
 fn is_queues(evidence: &Evidence) -> bool {
     evidence.reason.as_deref().is_some_and(places::is_queues)
@@ -191,7 +181,7 @@ pub const CAUSES: &[Cause] = &[
             if !evidence.by_kfree() || evidence.named_reason().is_some() {
                 return None;
             }
-            if evidence.freed_in_any(DEQUEUES) {
+            if evidence.freed_by_queue() {
                 return Some(Proved);
             }
             // Lists of packets are freed by few others on this path.
