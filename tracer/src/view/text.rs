@@ -16,7 +16,7 @@ use super::why;
 use crate::{
     devices::printable,
     flows::{Ledger, Row, until_zero},
-    judge::{Evidence, Place, names},
+    judge::{Confidence, Evidence, Place, names},
 };
 
 /// `IPv4`, `IPv6`, `ARP`, or the EtherType.
@@ -454,7 +454,7 @@ pub fn verdict(row: &Row) -> String {
             format!("{} is down or has no carrier", device_name(row))
         }
         "bridge-port-too-small" => match (&evidence.record, &evidence.freed_device) {
-            (Some(record), Some(port)) if record.length > port.mtu => format!(
+            (Some(record), Some(port)) if row.confidence == Confidence::Proved => format!(
                 "a packet of {} bytes is larger than the MTU {} of {}, the bridge's port that it leaves by",
                 record.length,
                 port.mtu,

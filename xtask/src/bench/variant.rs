@@ -36,8 +36,8 @@ const PACKAGES: [(&str, &str); 3] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
     Nothing,
-    /// The same programs as when counting, told to look at nothing: no tool that
-    /// runs at these points can cost less.
+    /// The same programs as when counting, told to look at nothing: what
+    /// running them costs.
     Idle,
     /// `tracer record`: exact counts, and the details of some, written each second.
     /// As in `tracer watch`, what only tells of tunnels waits where there is none.
