@@ -212,7 +212,7 @@ crate::pod!(TallyKey);
 pub struct Tally {
     pub packets: u64,
     pub bytes: u64,
-    /// `bpf_ktime_get_ns()` of the newest packet.
+    /// `bpf_ktime_get_ns()` of the newest packet, to within a jiffy.
     pub last_ns: u64,
 }
 crate::pod!(Tally);

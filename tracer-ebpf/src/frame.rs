@@ -74,7 +74,7 @@ pub struct Context {
 pub struct Frame {
     /// Filled while the frame is open, sent when it closes on a drop.
     pub record: Record,
-    /// Behind the record, see `tally::drop`.
+    /// Behind the record, see `tally::send`.
     pub head: Head,
     /// Counters of the device when the frame was opened.
     pub before: [u64; TX],
@@ -633,29 +633,25 @@ fn close<const TYPED: bool>(context: &mut Context, dev: NetDevice<TYPED>, code: 
         tally::at_device(device, DeviceEvent::In);
     }
     tally::at_device(device, end);
-    let passed = end == DeviceEvent::Sent;
     // SAFETY: a field of this CPU's or task's own context.
-    let number = unsafe { &mut (*room).number };
-    if end != DeviceEvent::Unexplained && tally::destination(&record.key, passed, number) {
-        record.first = 1;
-        if passed {
-            let skb = read::through(&mut frame.room, frame.skb);
-            sent::is_first(skb, frame.opened_ns, &mut frame.room);
-        }
-    }
-    let record = &mut frame.record;
+    let room = unsafe { &mut *room };
     match end {
         DeviceEvent::Dropped => {
-            // SAFETY: the helper has no preconditions.
-            record.time_ns = unsafe { bpf_ktime_get_ns() };
-            // SAFETY: a field of this CPU's or task's own context.
-            let room = unsafe { &mut *room };
+            let nth = tally::count(&mut room.coarse, record);
+            // Where others like it went there already, this is not the first.
+            if nth <= 1 && tally::destination(&record.key, false, &mut room.number) {
+                record.first = 1;
+            }
             tally::like(record, Fate::Dropped, &mut room.number);
-            tally::drop(&mut room.coarse, record, frame.kind_name);
+            tally::send(nth, record, frame.kind_name);
         }
         DeviceEvent::Sent => {
-            // SAFETY: likewise.
-            tally::like(record, Fate::Sent, unsafe { &mut (*room).number });
+            if tally::destination(&record.key, true, &mut room.number) {
+                record.first = 1;
+                let skb = read::through(&mut frame.room, frame.skb);
+                sent::is_first(skb, frame.opened_ns, &mut frame.room);
+            }
+            tally::like(&frame.record, Fate::Sent, &mut room.number);
         }
         DeviceEvent::In | DeviceEvent::Unexplained => {}
     }

@@ -2,11 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{bpf_ktime_get_ns, generated},
-    programs::ProbeContext,
-};
+use aya_ebpf::{EbpfContext as _, helpers::generated, programs::ProbeContext};
 use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
@@ -26,7 +22,7 @@ use crate::{
     read::{self, PROBED},
     receive::{self, Receive},
     sent,
-    skb::{Copied, Fields, SkBuff},
+    skb::{Copied, Fields, Followed, SkBuff},
     tally::{self, Fate},
 };
 
@@ -35,7 +31,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub record: Record,
-    /// Behind the record, see `tally::drop`.
+    /// Behind the record, see `tally::send`.
     pub head: Head,
     pub skb: Copied,
     pub header: Header,
@@ -97,7 +93,7 @@ static LOWEST_FREE: [u8; 1 << LEVELS] = [0, 1, 0, 2, 0, 1, 0, LEVELS as u8];
 #[derive(Clone, Copy)]
 struct Free<const TYPED: bool> {
     ctx: *mut c_void,
-    skb: SkBuff<TYPED>,
+    skb: Followed<TYPED>,
     location: u64,
     reason: u32,
     by: u8,
@@ -122,7 +118,7 @@ pub fn freed<const TYPED: bool>(
     };
     let free = Free {
         ctx,
-        skb,
+        skb: skb.into(),
         location,
         reason,
         by,
@@ -138,7 +134,7 @@ pub fn freed<const TYPED: bool>(
         outside::<TYPED, true>(&free, context, true);
     }
     // Whether or not it was of interest.
-    if context.receive.skb == free.skb.0 {
+    if context.receive.skb == skb.0 {
         context.receive.forget();
     }
 }
@@ -173,15 +169,19 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
     let Some(context) = frame::context() else {
         return;
     };
+    let told = told(context, skb);
+    let is_received = context.receive.skb == skb.0;
+    if context.depth == 0 && !is_received {
+        return;
+    }
     let free = Free {
         ctx,
-        skb,
+        skb: skb.into(),
         location,
         reason: 0,
         by: freed_by::CONSUME_SKB,
-        told: told(context, skb),
+        told,
     };
-    let is_received = context.receive.skb == skb.0;
     let mut waited = false;
     let room = &raw mut context.room;
     if context.depth > 0 {
@@ -190,7 +190,7 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
             frame.consumed_at = location;
             // SAFETY: as in `freed`.
             let room = unsafe { &mut (*room).number };
-            note(&free, &skb, &mut frame.record, &mut frame.head, room);
+            note(&free, &free.skb, &mut frame.record, &mut frame.head, room);
             return;
         }
         // Another packet than the frame's: one that waited, pushed out of the
@@ -202,7 +202,7 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
     // moved for another packet, on another CPU.
     let dropped = is_received
         && skb.iif() == 0
-        && context.receive.is_still(&skb)
+        && context.receive.is_still(&free.skb)
         && context.receive.moved(&mut []) != 0;
     let dropped = read::through(&mut context.room.number, dropped.into()) != 0;
     if dropped || waited {
@@ -251,7 +251,7 @@ fn in_frame<const TYPED: bool>(free: &Free<TYPED>, frame: &mut Frame, room: &mut
         [key.told, key.told_type, key.told_code] = free.told;
     }
     if key.seen & seen::HANDED_TO_IP != 0 {
-        outer(frame, free.skb);
+        outer(frame, free.skb.skb);
         sent::forget(frame.address());
     }
     // The address may be given to another packet before the frame closes.
@@ -324,7 +324,7 @@ fn outside<const TYPED: bool, const WRAPPED: bool>(
         return;
     };
     scratch.strays = strays.into();
-    scratch.number = free.skb.0;
+    scratch.number = free.skb.skb.0;
     scratch.kind_name = 0;
     let scratch = &raw mut *scratch;
     context.busy |= 1 << level;
@@ -336,7 +336,7 @@ fn outside<const TYPED: bool, const WRAPPED: bool>(
     } else {
         let copied = &raw mut scratch.skb;
         // SAFETY: likewise, a field that nobody writes from here on.
-        if unsafe { (*copied).fill(free.skb) } {
+        if unsafe { (*copied).fill(free.skb.skb) } {
             // SAFETY: likewise.
             examine::<TYPED, PROBED, WRAPPED>(free, unsafe { &*copied }, context, scratch);
         } else {
@@ -371,8 +371,13 @@ fn examine<const TYPED: bool, const OF: bool, const WRAPPED: bool>(
     scratch.outermost = Flow::default();
     let parsed = flow::walk(&scratch.header, ethertype, &mut scratch.outermost);
     let parsed = read::through(&mut scratch.parsed, parsed);
-    let is_received = receive::is(context, free.skb.0, skb);
-    let is_received = read::through(&mut scratch.is_received, is_received.into()) != 0;
+    // What was consumed has been asked already, see `consumed`.
+    let is_received = if WRAPPED {
+        let is_received = receive::is(context, free.skb.skb.0, skb);
+        read::through(&mut scratch.is_received, is_received.into()) != 0
+    } else {
+        strays
+    };
     let is_sent = was_sent(skb, number, strays, parsed, scratch);
     if read::through(&mut scratch.is_sent, is_sent.into()) == 0 {
         // On its way it may be split into fragments, which go on.
@@ -629,9 +634,9 @@ fn finish<const TYPED: bool, const OF: bool>(
     {
         scratch.kind_name = 0;
     }
-    // SAFETY: the helper has no preconditions.
-    record.time_ns = unsafe { bpf_ktime_get_ns() };
-    if filter::on() && !filter::wants_freed(record, free.skb, scratch.kind_name, &mut room.tests) {
+    if filter::on()
+        && !filter::wants_freed(record, free.skb.skb, scratch.kind_name, &mut room.tests)
+    {
         return;
     }
     if record.key.outcome == outcome::LOST_LATER {

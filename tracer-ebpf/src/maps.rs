@@ -19,6 +19,7 @@ use crate::{
     device::{KNOWN_LEN, Known},
     frame::Context,
     sent::{SENT_LEN, SETS_LEN, Sent, Set},
+    tally::Clock,
 };
 
 /// Details of drops, to the user side.
@@ -28,6 +29,10 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 /// When a record last woke who reads them.
 #[map]
 pub static WOKEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The time as it was read last.
+#[map]
+pub static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
 
 /// Exact counts per inner flow and evidence.
 #[map]

@@ -52,6 +52,54 @@ impl<const TYPED: bool> Fields<TYPED> for SkBuff<TYPED> {
     }
 }
 
+/// The same with what it points to read already. Whenever the verifier comes to
+/// a load of a pointer in a packet, it looks through all of the kernel's types
+/// for what the pointer may be trusted with (`btf_nested_type_is_trusted`, up to
+/// four times), and it comes to each on every way that leads there.
+#[derive(Clone, Copy)]
+pub struct Followed<const TYPED: bool> {
+    pub skb: SkBuff<TYPED>,
+    dev: u64,
+    sock: u64,
+}
+
+impl<const TYPED: bool> From<SkBuff<TYPED>> for Followed<TYPED> {
+    #[inline(always)]
+    fn from(skb: SkBuff<TYPED>) -> Self {
+        let read = |offset| match TYPED {
+            true => skb.field(offset).unwrap_or(0),
+            // A call for each, which may not be needed.
+            false => 0,
+        };
+        Self {
+            skb,
+            dev: read(offset!(skb_dev)),
+            sock: read(offset!(skb_sk)),
+        }
+    }
+}
+
+impl<const TYPED: bool> Fields<TYPED> for Followed<TYPED> {
+    #[inline(always)]
+    fn field<T: Copy>(&self, offset: u32) -> Option<T> {
+        self.skb.field(offset)
+    }
+
+    #[inline(always)]
+    fn device(&self) -> Option<NetDevice<TYPED>> {
+        if TYPED {
+            Some(NetDevice(self.dev))
+        } else {
+            self.skb.device()
+        }
+    }
+
+    #[inline(always)]
+    fn sock(&self) -> u64 {
+        if TYPED { self.sock } else { self.skb.sock() }
+    }
+}
+
 impl Fields<PROBED> for Copied {
     #[inline(always)]
     fn field<T: Copy>(&self, offset: u32) -> Option<T> {

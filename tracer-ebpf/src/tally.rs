@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated};
 use tracer_common::{
     flow::{ETH_P_IP, ETH_P_IPV6, Flow},
     record::{Head, QUIET_NS, Record, sender},
@@ -17,7 +17,8 @@ use crate::{
     free::Scratch,
     globals::config,
     maps::{
-        COARSE, DESTINATIONS, DEVICES, LIKES, LOST, PASSED, PASSED_COARSE, RECORDS, TALLIES, WOKEN,
+        CLOCK, COARSE, DESTINATIONS, DEVICES, LIKES, LOST, PASSED, PASSED_COARSE, RECORDS, TALLIES,
+        WOKEN,
     },
     read,
 };
@@ -34,6 +35,32 @@ pub const BPF_RB_FORCE_WAKEUP: u64 = 2;
 /// So many records of one tally on one CPU are sent in any case; beyond, only
 /// at powers of two, unless all are asked for. The count stays exact.
 const EVERY_RECORD: u64 = 64;
+
+/// A time and the jiffy it was read in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Clock {
+    jiffies: u64,
+    ns: u64,
+}
+
+/// The time to within a jiffy. To read the clock takes longer than to find a count.
+#[inline(always)]
+fn about_now() -> u64 {
+    let Some(clock) = CLOCK.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own element.
+    let clock = unsafe { &mut *clock };
+    // SAFETY: the helper has no preconditions.
+    let jiffies = unsafe { generated::bpf_jiffies64() };
+    if clock.jiffies != jiffies {
+        // SAFETY: likewise.
+        clock.ns = unsafe { bpf_ktime_get_ns() };
+        clock.jiffies = jiffies;
+    }
+    clock.ns
+}
 
 /// Something could not be kept.
 #[inline(always)]
@@ -198,7 +225,7 @@ pub fn destination(key: &TallyKey, passed: bool, room: &mut u64) -> bool {
 /// Counts one packet under the record's key; how many this CPU has now.
 /// `coarse` is room for a key.
 #[inline(always)]
-fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
+pub fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
     let mut known = TALLIES.get_ptr_mut(&record.key);
     if known.is_none() {
         let _ = TALLIES.insert(&record.key, &Tally::default(), BPF_NOEXIST);
@@ -233,7 +260,7 @@ fn count(coarse: &mut TallyKey, record: &Record) -> u64 {
 fn tallied(tally: &mut Tally, record: &Record) -> u64 {
     add(&mut tally.packets, 1);
     add(&mut tally.bytes, record.length.into());
-    tally.last_ns = record.time_ns;
+    tally.last_ns = about_now();
     tally.packets
 }
 
@@ -262,24 +289,32 @@ fn wakes(now: u64) -> u64 {
     BPF_RB_FORCE_WAKEUP
 }
 
-/// What stands behind a record that is counted by [`drop`].
+/// What stands behind a record that is sent.
 const _: () = {
     const HEAD: usize = size_of::<Record>();
     assert!(core::mem::offset_of!(Frame, head) == core::mem::offset_of!(Frame, record) + HEAD);
     assert!(core::mem::offset_of!(Scratch, head) == core::mem::offset_of!(Scratch, record) + HEAD);
 };
 
-/// Counts a drop and sends its record, for which the name of the device's kind
-/// is read if it has an address (`device::Kind`). With it goes the [`Head`] that
-/// stands behind the record, where the packets' bytes were asked for.
+/// Counts a drop and sends its record.
 #[inline(always)]
 pub fn drop(coarse: &mut TallyKey, record: &mut Record, kind: u64) {
     let nth = count(coarse, record);
+    send(nth, record, kind);
+}
+
+/// Sends the record of the `nth` drop that was counted, for which the name of the
+/// device's kind is read if it has an address (`device::Kind`). With it goes the
+/// [`Head`] that stands behind the record, where the packets' bytes were asked for.
+#[inline(always)]
+pub fn send(nth: u64, record: &mut Record, kind: u64) {
     if config!(all_records) == 0 && nth > EVERY_RECORD && nth & (nth - 1) != 0 {
         return;
     }
     device::kind_name(&raw mut record.kind, kind);
     // SAFETY: the helper has no preconditions.
+    record.time_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: likewise.
     record.cpu = unsafe { generated::bpf_get_smp_processor_id() };
     let size = if config!(snaplen) == 0 {
         size_of::<Record>()

@@ -79,6 +79,4 @@ fn identify(frame: &mut Frame) {
         record.key.sender_netns = record.freed_netns;
         record.dev = record.freed_dev;
     }
-    // SAFETY: the helper has no preconditions.
-    record.time_ns = unsafe { bpf_ktime_get_ns() };
 }

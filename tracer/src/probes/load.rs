@@ -18,6 +18,13 @@ use crate::kernel::btf::Btf;
 
 /// How many programs are loaded at a time.
 const LOADERS: usize = 2;
+/// The programs that take the verifier longest.
+const LONGEST: [&str; 4] = [
+    "consume_skb_btf",
+    "kfree_skb_btf",
+    "frame_start_btf",
+    "frame_end_btf",
+];
 
 /// Does this kernel have what the way names, as far as its BTF says?
 pub fn possible(way: &Way, btf: &Btf) -> Result<()> {
@@ -69,9 +76,11 @@ pub fn ahead(
             Some((n, *way, program))
         })
         .collect();
-    // The long ones are among the first points; begun last, all would wait for
-    // one of them.
-    jobs.sort_by_key(|(n, ..)| *n);
+    // Begun last, all would wait for a long one.
+    jobs.sort_by_key(|(n, way, _)| {
+        let long = LONGEST.iter().position(|long| *long == way.program());
+        (long.unwrap_or(LONGEST.len()), *n)
+    });
     let jobs = Mutex::new(jobs.into_iter());
     let refused = Mutex::new(Vec::new());
 
