@@ -22,7 +22,7 @@ use crate::{
     filter,
     flow::{self, Header},
     free::{LEVELS, Room, Scratch},
-    globals::config,
+    globals::{config, offset},
     maps::{CPU, EMPTY, SWITCHES, TASKS},
     process,
     read::{self, PROBED},
@@ -52,6 +52,11 @@ pub struct Context {
     pub question: u64,
     /// The packet a function that is about to return was called for.
     pub asked_skb: u64,
+    /// The packet that was last split into segments, its buffer, and the jiffy of
+    /// that.
+    pub split_skb: u64,
+    pub split_head: u64,
+    pub split_at: u64,
     /// The packet an ICMP error was last raised about.
     pub told_skb: u64,
     pub told: u8,
@@ -462,6 +467,26 @@ pub fn split<const TYPED: bool>(skb: SkBuff<TYPED>, list: u64) {
         }
     }
     sent::forget(read::through(&mut context.room.number, skb.0));
+    context.split_skb = skb.0;
+    context.split_head = skb.field(offset!(skb_head)).unwrap_or(0);
+    // SAFETY: the helper has no preconditions.
+    context.split_at = unsafe { generated::bpf_jiffies64() };
+}
+
+/// Was this packet split into others, which go on? Some free it as if it were dropped
+/// (`xfrm_output_gso`, `nfqnl_enqueue_packet`). An address is given to another packet
+/// soon: it is forgotten here and after a jiffy, and the packet's buffer has to be the
+/// same.
+#[inline(always)]
+pub fn was_split<const TYPED: bool>(context: &mut Context, skb: SkBuff<TYPED>) -> bool {
+    if context.split_skb != skb.0 {
+        return false;
+    }
+    context.split_skb = 0;
+    // SAFETY: the helper has no preconditions.
+    let jiffies = unsafe { generated::bpf_jiffies64() };
+    jiffies.wrapping_sub(context.split_at) <= 1
+        && skb.field::<u64>(offset!(skb_head)) == Some(context.split_head)
 }
 
 /// `skb_realloc_headroom` is entered.

@@ -116,6 +116,10 @@ pub fn freed<const TYPED: bool>(
     let Some(context) = frame::enter() else {
         return;
     };
+    if frame::was_split(context, skb) {
+        context.receive.forget_if(skb.0);
+        return;
+    }
     let free = Free {
         ctx,
         skb: skb.into(),
@@ -134,9 +138,7 @@ pub fn freed<const TYPED: bool>(
         outside::<TYPED, true>(&free, context, true);
     }
     // Whether or not it was of interest.
-    if context.receive.skb == skb.0 {
-        context.receive.forget();
-    }
+    context.receive.forget_if(skb.0);
 }
 
 /// What the packet's sender was told; an address is given to another packet
@@ -170,6 +172,8 @@ pub fn consumed<const TYPED: bool>(ctx: *mut c_void, skb: SkBuff<TYPED>, locatio
         return;
     };
     let told = told(context, skb);
+    // It ends here as it should.
+    frame::was_split(context, skb);
     let is_received = context.receive.skb == skb.0;
     if context.depth == 0 && !is_received {
         return;
@@ -438,8 +442,14 @@ fn is_same<const OF: bool>(record: &mut Record, skb: &impl Fields<OF>, outermost
     {
         return false;
     }
+    let came = came_since(record, skb);
+    // What was handed to IP has its outer header until it is received: this is
+    // another one like it, on its way to the driver.
+    if !came && record.key.seen & seen::HANDED_TO_IP != 0 {
+        return false;
+    }
     record.key.seen |= seen::IN_THE_CLEAR;
-    if came_since(record, skb) {
+    if came {
         record.key.seen |= seen::DECAPSULATED;
     }
     true

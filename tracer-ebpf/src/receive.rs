@@ -102,6 +102,14 @@ impl Receive {
         self.forget();
     }
 
+    /// It is over if it was this packet.
+    #[inline(always)]
+    pub fn forget_if(&mut self, skb: u64) {
+        if self.skb == skb {
+            self.forget();
+        }
+    }
+
     /// It is over, and told.
     #[inline(always)]
     pub fn forget(&mut self) {

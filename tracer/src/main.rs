@@ -74,7 +74,7 @@ fn main() -> ExitCode {
             let asked = compare::Asked { a, b };
             compare::run(&cli.options, &asked, file.as_deref(), &command)
         }
-        Some(Command::Explain { cause }) => explain::run(cause.as_deref()),
+        Some(Command::Explain { cause }) => explain::run(&cli.options, cause.as_deref()),
         Some(Command::Doctor) => doctor::run(&cli.options),
     };
     match result {

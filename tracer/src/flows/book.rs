@@ -104,6 +104,7 @@ pub struct Book {
     /// And fragments that are there already?
     names_duplicates: bool,
     /// And packets that a full queue refused?
+    names_local_source: bool,
     names_backlog: bool,
     watched: Watched,
     /// Namespace to leave unnamed: our own.
@@ -146,6 +147,7 @@ impl Book {
             reasons: start.reasons.clone(),
             names_reverse_path: start.reasons.has("IP_RPFILTER"),
             names_duplicates: start.reasons.has("DUP_FRAG"),
+            names_local_source: start.reasons.has("IP_LOCAL_SOURCE"),
             names_backlog: start.reasons.has("CPU_BACKLOG"),
             watched: start.watched,
             own_netns: start.own_netns,

@@ -109,6 +109,8 @@ pub struct Evidence {
     pub blackholes_watched: bool,
     /// Does this kernel name what the reverse-path filter drops?
     pub names_reverse_path: bool,
+    /// Does it name the sources that may not be on a link?
+    pub names_local_source: bool,
     /// Does it name the fragments that are there already?
     pub names_duplicates: bool,
     /// Does it name the packets that a full queue of the CPU refused?
@@ -148,6 +150,18 @@ impl Evidence {
             self.record.as_ref().map(|record| &record.outer)
         };
         flow.is_some_and(|flow| flow.ethertype == ETH_P_IP && flow.dst[0] >> 4 == 0xe)
+    }
+
+    /// Was the outer packet for a multicast group?
+    pub fn outer_to_group(&self) -> bool {
+        let Some(record) = &self.record else {
+            return false;
+        };
+        match record.outer.ethertype {
+            ETH_P_IP => record.outer.dst[0] >> 4 == 0xe,
+            ETH_P_IPV6 => record.outer.dst[0] == 0xff,
+            _ => false,
+        }
     }
 
     /// Freed inside the tunnel's transmit function, before the outer packet

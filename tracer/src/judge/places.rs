@@ -6,7 +6,10 @@
 //! where everybody gets everything (bridges, overlays that flood), most get
 //! what is for others.
 
-use tracer_common::tally::{freed_by, outcome, seen};
+use tracer_common::{
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC},
+    tally::{freed_by, outcome, seen},
+};
 
 use super::evidence::Evidence;
 use crate::probes::kinds::KINDS;
@@ -22,6 +25,8 @@ const ON_THE_WAY: &[&str] = &[
     "enqueue_to_backlog",
     "gro_cells_receive",
     "netif_rx_internal",
+    // net/8021q/vlan_core.c.
+    "vlan_do_receive",
     // net/ipv4/ip_input.c, route.c, ip_forward.c.
     "ip_rcv_core",
     "ip_rcv_finish_core",
@@ -39,6 +44,11 @@ const ON_THE_WAY: &[&str] = &[
     "ip6_pkt_discard",
     "ip6_protocol_deliver_rcu",
     "ip6_input",
+    // Fragments: net/ipv4/ip_fragment.c, net/ipv6/reassembly.c.
+    "ip_expire",
+    "ip6_frag_expire",
+    "ip6frag_expire_frag_queue",
+    "nf_ct_frag6_expire",
     // Extension headers: net/ipv6/exthdrs.c.
     "ipv6_rthdr_rcv",
     "ipv6_srh_rcv",
@@ -68,6 +78,7 @@ const ON_THE_WAY: &[&str] = &[
     "ndisc_error_report",
     "__neigh_event_send",
     "neigh_resolve_output",
+    "neigh_connected_output",
     "neigh_flush_dev",
     "neigh_destroy",
     "ip_finish_output2",
@@ -136,9 +147,12 @@ const ON_THE_WAY_BY_REASON: &[&str] = &[
     "NEIGH_FAILED",
     "NEIGH_QUEUEFULL",
     "NEIGH_DEAD",
+    "NEIGH_HH_FILLFAIL",
     "DEV_READY",
     "BPF_CGROUP_EGRESS",
     "XDP",
+    "FRAG_REASM_TIMEOUT",
+    "FRAG_TOO_FAR",
 ];
 
 /// Where drivers of network cards free what they have sent, too, without another
@@ -182,6 +196,30 @@ const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv
 
 const TO_ALL_HOSTS: &[&str] = &["ip_error", "ip_forward", "ip6_forward"];
 
+/// Is it a protocol that a network speaks? 0: not known.
+fn is_networks(ethertype: u16) -> bool {
+    matches!(
+        ethertype,
+        0 | ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC
+    )
+}
+
+/// Where a switch within the host finds nobody to give a copy to.
+const FLOODING: &[&str] = &[
+    "br_forward",
+    "br_flood",
+    "br_flood_finish",
+    "br_multicast_flood",
+    "ipvlan_process_multicast",
+];
+
+/// Does somebody look for the neighbour with an address of this host, by IPv6?
+fn is_solicitation(evidence: &Evidence) -> bool {
+    const SOLICITED_NODE: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
+    let flow = evidence.flow();
+    flow.dst.starts_with(&SOLICITED_NODE) && flow.src != [0; 16]
+}
+
 /// Was it a copy that this host has no part in, whoever else may have got it?
 fn for_others(evidence: &Evidence) -> bool {
     if evidence.reason_is("OTHERHOST")
@@ -189,6 +227,42 @@ fn for_others(evidence: &Evidence) -> bool {
             && evidence.named_reason().is_none()
             && evidence.freed_in_any(FOR_OTHER_HOSTS))
         || (evidence.saw(seen::OTHER_HOST) && evidence.freed_in_any(TO_ALL_HOSTS))
+    {
+        return true;
+    }
+    let group6 = evidence.is_ipv6() && evidence.flow().dst[0] == 0xff;
+    // What is announced to all (duplicate addresses, MLD), where IPv6 is off.
+    if evidence.reason_is("IPV6DISABLED") && group6 && !is_solicitation(evidence) {
+        return true;
+    }
+    if evidence.saw(seen::OTHER_HOST) {
+        let unnamed = evidence.named_reason().is_none();
+        // The port that has learned its address is the one by which the copy came, or
+        // no other takes it.
+        if (unnamed || evidence.reason_is("NO_TX_TARGET")) && evidence.freed_in_any(FLOODING) {
+            return true;
+        }
+        // IP and ARP always have somebody who takes them, but not from the inactive
+        // port of a bond or team (RX_HANDLER_EXACT).
+        if evidence.reason_is("UNHANDLED_PROTO")
+            && matches!(evidence.flow().ethertype, ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP)
+        {
+            return true;
+        }
+    }
+    // A protocol that nobody here speaks (LLDP).
+    if evidence.saw(seen::DECAPSULATED)
+        && !is_networks(evidence.flow().ethertype)
+        && evidence.freed_in("__netif_receive_skb_core")
+    {
+        return true;
+    }
+    // A group that is joined, but not for this source.
+    if evidence.freed_in("ip6_protocol_deliver_rcu")
+        && evidence
+            .named_reason()
+            .is_none_or(|reason| reason == "IP_INADDRERRORS")
+        && group6
     {
         return true;
     }
@@ -227,7 +301,11 @@ pub fn is_drop(evidence: &Evidence) -> bool {
     if is_drop_anywhere(evidence.key.outcome) {
         return true;
     }
-    let arrived = evidence.key.outcome == outcome::AT_DEVICE || evidence.saw(seen::DECAPSULATED);
+    // What came out of one tunnel can be another's packet, which has still to come
+    // out of that.
+    let wrapped = evidence.key.outcome == outcome::STRAY && evidence.saw(seen::INNER_DECODED);
+    let arrived = evidence.key.outcome == outcome::AT_DEVICE
+        || (evidence.saw(seen::DECAPSULATED) && !wrapped);
     let sorted = evidence.named_reason().is_none()
         && !evidence.names_duplicates
         && evidence.freed_in_any(SORTING);

@@ -50,6 +50,7 @@ pub fn sit() -> Evidence {
         blackholes_watched: true,
         names_reverse_path: true,
         names_duplicates: true,
+        names_local_source: false,
         names_backlog: true,
         routes_watched: true,
         tables_watched: true,

@@ -97,8 +97,8 @@ impl<W: Write> Packets<W> {
             section_length: -1,
             options: vec![
                 SectionHeaderOption::Comment(comment.into()),
-                SectionHeaderOption::Hardware(text(&start.arch).into()),
-                SectionHeaderOption::OS(format!("Linux {}", text(&start.kernel)).into()),
+                SectionHeaderOption::Hardware(cut(&text(&start.arch)).into()),
+                SectionHeaderOption::OS(cut(&format!("Linux {}", text(&start.kernel))).into()),
                 SectionHeaderOption::UserApplication(
                     concat!("tracer ", env!("CARGO_PKG_VERSION")).into(),
                 ),

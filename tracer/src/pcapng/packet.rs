@@ -81,6 +81,7 @@ pub fn of(sample: &Sample, device: Option<&Device>) -> Option<Packet> {
         packet.bytes.truncate(header(&record.outer));
         packet.bytes.extend(between);
         packet.bytes.extend(inner.bytes);
+        packet.bytes.truncate(packet.length as usize);
     }
     Some(packet)
 }

@@ -221,6 +221,11 @@ pub fn completeness(report: &Report) -> String {
         )
     } else if report.broken_off {
         "incomplete: the recording breaks off.".to_owned()
+    } else if report.unexplained() > 0 {
+        format!(
+            "nothing was lost by the tracer, but what became of {} packets was not seen.",
+            report.unexplained()
+        )
     } else {
         "nothing was lost by the tracer.".to_owned()
     }

@@ -309,15 +309,20 @@ fn receivers(row: &Row) -> String {
     }
 }
 
-/// Devices that would listen at the packet's port if they were up.
-fn listeners_down(evidence: &Evidence) -> String {
+/// Devices that have the packet's port, and why they do not listen there.
+fn listeners(evidence: &Evidence) -> String {
     let listeners = evidence
         .receivers
         .iter()
         .filter(|device| device.port.is_some());
     listeners
-        .filter(|device| !device.up)
-        .map(|device| format!("; {} is down", device.display_name()))
+        .map(|device| match device.up {
+            true => format!(
+                "; {} is up and has this port: its socket is not in the VRF by which the packet came (bind it: dev VRF, or net.ipv4.udp_l3mdev_accept=1), or in another network namespace",
+                device.display_name()
+            ),
+            false => format!("; {} is down", device.display_name()),
+        })
         .collect()
 }
 
@@ -463,6 +468,10 @@ pub fn verdict(row: &Row) -> String {
             _ => row.cause.title.to_owned(),
         },
         "device-down" => match &evidence.freed_device {
+            Some(device) if evidence.freed_in("vlan_do_receive") => format!(
+                "the device of the packet's VLAN on {} is down",
+                device.display_name()
+            ),
             Some(device) => format!(
                 "{}, by which the packet comes in, is down",
                 device.display_name()
@@ -476,7 +485,7 @@ pub fn verdict(row: &Row) -> String {
                     .split(" > ")
                     .nth(1)
                     .unwrap_or_default(),
-                listeners_down(evidence)
+                listeners(evidence)
             ),
             _ => row.cause.title.to_owned(),
         },

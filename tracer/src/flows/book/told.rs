@@ -67,6 +67,7 @@ impl Book {
             blackholes_watched: self.watched.blackholes,
             names_reverse_path: self.names_reverse_path,
             names_duplicates: self.names_duplicates,
+            names_local_source: self.names_local_source,
             names_backlog: self.names_backlog,
             routes_watched: self.watched.routes,
             tables_watched: if key.route & route::IPV6 == 0 {
@@ -200,6 +201,10 @@ impl Book {
                 continue;
             }
             let mut tally = *tally;
+            // Counts know the time to within a jiffy.
+            if let Some(record) = &evidence.record {
+                tally.last_ns = tally.last_ns.max(record.time_ns);
+            }
             let share = share(key, tally.packets);
             undecided += share.undecided;
             if share.packets == 0 {
@@ -222,6 +227,7 @@ impl Book {
                     if evidence.record.is_some()
                         && (row.evidence.record.is_none() || tally.last_ns > row.last_ns)
                     {
+                        row.path = self.path(&evidence);
                         row.evidence = evidence;
                         row.stack = stack;
                     }

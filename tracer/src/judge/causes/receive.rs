@@ -92,6 +92,18 @@ fn may_not_arrive(flow: &Flow) -> bool {
     src.is_loopback() || src.is_multicast() || dst.is_loopback() || dst.is_unspecified()
 }
 
+/// IPv6 is taken from a device with less (RFC 8200, `IPV6_MIN_MTU`).
+const IPV6_MIN_MTU: u32 = 1280;
+
+/// Where a packet that was not put together is given up.
+pub const GIVEN_UP: &[&str] = &[
+    "inet_frag_rbtree_purge",
+    "ip_expire",
+    "ip6_frag_expire",
+    "ip6frag_expire_frag_queue",
+    "nf_ct_frag6_expire",
+];
+
 /// ICMP errors of routes and rules that refuse: prohibit, and IPv4's unreachable.
 const REFUSALS: [(u8, u8, u8); 3] = [(4, 3, 13), (4, 3, 1), (6, 1, 1)];
 
@@ -289,11 +301,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "spoofed-source",
-        title: "the inner source address stands for another outer source than the packet's (6to4, ISATAP, 6rd)",
+        title: "an inner address stands for another outer one than the packet's (6to4, ISATAP, 6rd): the source, or where the tunnel has no remote, the destination",
         condition: "packet_is_spoofed, in ipip6_rcv (net/ipv6/sit.c)",
-        counters: "rx_errors of the receiving device; 'Src spoofed' in the kernel log",
+        counters: "rx_errors of the receiving device; 'Src spoofed' or 'Dst spoofed' in the kernel log",
         told: "no",
-        remedy: "the inner source carries the IPv4 address it was made from: compare it with the outer source; an address translation in between breaks such tunnels",
+        remedy: "an inner address of 2002::/16 (or of the 6rd prefix, or of ISATAP) carries the IPv4 address it was made from: compare source with outer source, destination with outer destination; an address translation in between breaks such tunnels",
         fixes: &[],
         applies: |evidence| {
             (evidence.saw(seen::TUNNEL_FOUND)
@@ -410,7 +422,8 @@ pub const CAUSES: &[Cause] = &[
                 let asked = evidence.device.is_some() && !evidence.freed_in("ipip6_rcv");
                 return asked.then_some(Inferred);
             }
-            (evidence.reason_is("XFRM_POLICY")
+            ((evidence.reason_is("XFRM_POLICY")
+                && !evidence.freed_in_any(&["ip_forward", "ip6_forward"]))
                 || evidence.freed_in_any(&["xfrm_input", "xfrm_rcv_spi", "xfrm4_rcv_encap"])
                 || (evidence.received()
                     && matches!(evidence.key.outer_proto, IPPROTO_ESP | IPPROTO_AH)
@@ -422,6 +435,20 @@ pub const CAUSES: &[Cause] = &[
                         "xfrm6_rcv_spi",
                         "xfrm6_rcv_tnl",
                     ])))
+            .then_some(Proved)
+        },
+    },
+    Cause {
+        id: "ipsec-forward",
+        title: "an IPsec policy of the host that forwards the packet does not let it by: not in (direction fwd), or not out (direction out: blocked, or no state for it)",
+        condition: "xfrm4_policy_check(XFRM_POLICY_FWD) or xfrm4_route_forward is false, in ip_forward (net/ipv4/ip_forward.c); likewise ip6_forward (net/ipv6/ip6_output.c)",
+        counters: "the counter in /proc/net/xfrm_stat that moved tells which: XfrmIn… or XfrmFwdHdrError of the way in, XfrmOutNoStates, XfrmOutPolBlock of the way out",
+        told: "no",
+        remedy: "on the host that forwards: compare /proc/net/xfrm_stat before and after; ip xfrm policy (dir fwd, dir out), ip xfrm state",
+        fixes: &[],
+        applies: |evidence| {
+            (evidence.reason_is("XFRM_POLICY")
+                && evidence.freed_in_any(&["ip_forward", "ip6_forward"]))
             .then_some(Proved)
         },
     },
@@ -483,8 +510,26 @@ pub const CAUSES: &[Cause] = &[
             (there
                 && evidence.reason_is("NOT_SPECIFIED")
                 && evidence.names_reverse_path
+                && !evidence.names_local_source
                 && !evidence.to_ipv4_group()
                 && !matches!(flow.dst[0], 0 | 127))
+            .then_some(Inferred)
+        },
+    },
+    Cause {
+        id: "ip-options",
+        title: "the packet has IP options that the receiving host does not accept: source routing is off there, or they are malformed",
+        condition: "ip_rcv_options refuses, in ip_rcv_finish_core (net/ipv4/ip_input.c)",
+        counters: "IpInHdrErrors of malformed ones; otherwise none (nstat)",
+        told: "of malformed ones: ICMP parameter problem",
+        remedy: "do not send it with options (ping with hops on its command line does), or sysctl -w net.ipv4.conf.all.accept_source_route=1 and that of the device",
+        fixes: &[],
+        applies: |evidence| {
+            // Where the other refusals have names, this is what is left.
+            (evidence.reason_is("NOT_SPECIFIED")
+                && evidence.names_local_source
+                && !evidence.to_ipv4_group()
+                && evidence.freed_in_any(&["ip_rcv_finish_core", "ip_rcv_finish"]))
             .then_some(Inferred)
         },
     },
@@ -515,8 +560,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-refused",
-        title: "routing where the packet arrived refuses its destination: a route or rule of type blackhole, prohibit or unreachable",
-        condition: "the look-up on input answers EINVAL (blackhole), EACCES (prohibit) or EHOSTUNREACH (unreachable): ip_error (net/ipv4/route.c), ip6_pkt_prohibit (net/ipv6/route.c)",
+        title: "routing where the packet arrived refuses its destination: a route or rule of type blackhole, prohibit or unreachable; or, where too many ICMP errors were sent already, there is no route",
+        condition: "the look-up on input answers EINVAL (blackhole), EACCES (prohibit) or EHOSTUNREACH (unreachable): ip_error (net/ipv4/route.c), ip6_pkt_prohibit (net/ipv6/route.c); IPv6's blackhole has dst_discard (net/core/dst.c) as input",
         counters: "Ip6InNoRoutes (nstat) of IPv6's prohibit; otherwise none",
         told: "of a blackhole no; of prohibit and unreachable yes, as far as the rate of ICMP errors is not exceeded: administratively prohibited, host unreachable",
         remedy: "find it on the receiving host: ip route get DESTINATION from SOURCE iif DEV; ip rule, ip route show table all type blackhole (unreachable, prohibit)",
@@ -526,31 +571,39 @@ pub const CAUSES: &[Cause] = &[
             if there && evidence.told().is_some_and(|told| REFUSALS.contains(&told)) {
                 return Some(Proved);
             }
-            (evidence.named_reason().is_none()
-                && evidence.told().is_none()
-                && evidence.errors_watched
-                && evidence.freed_in("ip_error")
-                && evidence.forwards(false) == Some(true))
+            if evidence.named_reason().is_some() || evidence.told().is_some() {
+                return None;
+            }
+            let blackhole6 = evidence.is_ipv6()
+                && evidence.saw(seen::DECAPSULATED)
+                && evidence.freed_in_any(&["dst_discard", "dst_discard_out"]);
+            (blackhole6
+                || (evidence.errors_watched
+                    && evidence.freed_in("ip_error")
+                    && evidence.forwards(false) == Some(true)))
             .then_some(Inferred)
         },
     },
     Cause {
         id: "ipv6-disabled",
         title: "the device that receives the packet has no IPv6",
-        condition: "disable_ipv6 of the device, in ip6_rcv_core (net/ipv6/ip6_input.c)",
+        condition: "disable_ipv6 of the device, or an MTU below 1280, in ip6_rcv_core (net/ipv6/ip6_input.c)",
         counters: "Ip6InDiscards (nstat)",
         told: "no",
-        remedy: "sysctl -w net.ipv6.conf.DEV.disable_ipv6=0 on the receiving host",
+        remedy: "on the receiving host: sysctl -w net.ipv6.conf.DEV.disable_ipv6=0; an MTU of at least 1280 (ip link show dev DEV)",
         fixes: &[],
         applies: |evidence| {
             if evidence.reason_is("IPV6DISABLED") {
                 return Some(Proved);
             }
-            let disabled = evidence.freed_device.as_ref();
+            let has_none = |device: &Arc<Device>| {
+                device.ipv6_disabled == Some(true)
+                    || (device.ipv6_disabled.is_none() && (1..IPV6_MIN_MTU).contains(&device.mtu))
+            };
             (evidence.named_reason().is_none()
                 && evidence.by_kfree()
                 && evidence.freed_in_any(&["ip6_rcv_core", "ipv6_rcv"])
-                && disabled.and_then(|device| device.ipv6_disabled) == Some(true))
+                && evidence.freed_device.as_ref().is_some_and(has_none))
             .then_some(Inferred)
         },
     },
@@ -607,11 +660,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "forward-no-route",
-        title: "where the packet arrived there is no route to its destination (for IPv6: or one of type unreachable)",
-        condition: "fib_lookup failed on input: ip_error (net/ipv4/route.c), ip6_pkt_discard (net/ipv6/route.c)",
+        title: "where the packet arrived there is no route to its destination, or a rule of type unreachable (for IPv6: or such a route)",
+        condition: "fib_lookup failed on input with ENETUNREACH, which rules of type unreachable answer, too: ip_error (net/ipv4/route.c), ip6_pkt_discard (net/ipv6/route.c)",
         counters: "IpExtInNoRoutes, Ip6InNoRoutes (nstat)",
         told: "yes: ICMP destination unreachable",
-        remedy: "add a route to the destination on the receiving host (ip route get DESTINATION)",
+        remedy: "on the receiving host: ip route get DESTINATION from SOURCE iif DEV; ip rule; add a route to the destination",
         fixes: &[],
         applies: |evidence| {
             let there = evidence.freed_in_any(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]);
@@ -666,7 +719,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "reassembly-failed",
         title: "fragments could not be put together: others are missing, came too late or too many at a time, or there was no room for them",
-        condition: "the queue of the fragments was given up: time is up (ipfrag_time), fragments overlap, too many packets of the source in between (ipfrag_max_dist), or no memory (ipfrag_high_thresh): inet_frag_rbtree_purge (net/ipv4/inet_fragment.c)",
+        condition: "the queue of the fragments was given up: time is up (ipfrag_time), fragments overlap, too many packets of the source in between (ipfrag_max_dist), or no memory (ipfrag_high_thresh): inet_frag_rbtree_purge (net/ipv4/inet_fragment.c), ip_expire (net/ipv4/ip_fragment.c), ip6_frag_expire (net/ipv6/reassembly.c)",
         counters: "ReasmFails, ReasmTimeout of IP (nstat)",
         told: "at the end of the time, the source of the fragments gets ICMP time exceeded, if the first fragment is there",
         remedy: "let tunnels not fragment: a smaller MTU of the tunnel device; where fragments are lost on their way, tracer there shows it; sysctl net.ipv4.ipfrag_max_dist, net.ipv4.ipfrag_high_thresh",
@@ -675,7 +728,7 @@ pub const CAUSES: &[Cause] = &[
             let named = ["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR"]
                 .iter()
                 .any(|name| evidence.reason_is(name));
-            if named || (evidence.by_kfree() && evidence.freed_in("inet_frag_rbtree_purge")) {
+            if named || (evidence.by_kfree() && evidence.freed_in_any(GIVEN_UP)) {
                 return Some(Proved);
             }
             // There was no room for its queue.
@@ -709,12 +762,15 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "device-down",
         title: "the device by which the packet comes in is down",
-        condition: "the device is not running, in enqueue_to_backlog (net/core/dev.c), or not up, in gro_cells_receive (net/core/gro_cells.c)",
+        condition: "the device is not running, in enqueue_to_backlog (net/core/dev.c), or not up, in gro_cells_receive (net/core/gro_cells.c); the VLAN's device is not up, in vlan_do_receive (net/8021q/vlan_core.c)",
         counters: "rx_dropped of the device",
         told: "no",
         remedy: "set it up on the receiving host: ip link set dev DEV up",
         fixes: &[],
         applies: |evidence| {
+            if evidence.by_kfree() && evidence.freed_in("vlan_do_receive") {
+                return Some(Proved);
+            }
             if !evidence.by_kfree() || !evidence.freed_in_any(BACKLOGS) {
                 return None;
             }

@@ -331,6 +331,7 @@ pub const CAUSES: &[Cause] = &[
             let device = evidence.device.as_ref()?;
             (evidence.in_driver()
                 && device.external
+                && (carries(evidence) || !(evidence.is_ipv4() || evidence.is_ipv6()))
                 && evidence.routes_watched
                 && !evidence.route_seen()
                 && evidence.told().is_none())
@@ -406,14 +407,24 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "no-remote",
         title: "the tunnel has no remote, and none can be derived from the packet",
-        condition: "no configured remote, and neither next hop nor destination is an IPv4-compatible, 6to4, 6rd or ISATAP address, in ipip6_tunnel_xmit (net/ipv6/sit.c); no configured remote, and no route or IPv4 next hop, in ip_tunnel_xmit (net/ipv4/ip_tunnel.c); no remote, in ip6_tnl_xmit_ctl (net/ipv6/ip6_tunnel.c)",
+        condition: "no configured remote, and neither next hop nor destination is an IPv4-compatible, 6to4, 6rd or ISATAP address, in ipip6_tunnel_xmit (net/ipv6/sit.c); no configured remote, and no route or IPv4 next hop, in ip_tunnel_xmit (net/ipv4/ip_tunnel.c); no remote, in ip6_tnl_xmit_ctl (net/ipv6/ip6_tunnel.c), in ipgre_header before the driver (net/ipv4/ip_gre.c)",
         counters: "tx_errors of the tunnel device; for gre and its like tx_fifo_errors, for ip6tnl tx_carrier_errors and tx_dropped too",
         told: "no",
         remedy: "set a remote (ip link change DEV type … remote ADDRESS), or have the next hop say it (sit: via ::REMOTE; gre: ip neigh add … lladdr REMOTE)",
         fixes: &[],
         applies: |evidence| {
             let device = evidence.device.as_ref()?;
-            if device.remote.is_some() || device.external || !evidence.in_driver() {
+            if device.remote.is_some() || device.external {
+                return None;
+            }
+            // Its link-layer header has the remote in it, which the neighbour lacks.
+            if matches!(evidence.kind.as_str(), "gre" | "ip6gre")
+                && evidence.key.outcome == outcome::AT_DEVICE
+                && evidence.freed_in("neigh_connected_output")
+            {
+                return Some(Inferred);
+            }
+            if !evidence.in_driver() {
                 return None;
             }
             // Those with IPv6 outside refuse it before they look for a route.

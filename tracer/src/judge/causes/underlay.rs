@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tracer_common::{
-    flow::{ETH_P_IPV6, IPPROTO_L2TP, IPPROTO_UDP},
+    flow::{IPPROTO_L2TP, IPPROTO_UDP},
     tally::{outcome, seen},
 };
 
@@ -33,6 +33,8 @@ const UDP_RECEIVE: &[&str] = &[
     "udp6_unicast_rcv_skb",
     "udpv6_queue_rcv_skb",
     "udpv6_queue_rcv_one_skb",
+    "__udp4_lib_mcast_deliver",
+    "__udp6_lib_mcast_deliver",
 ];
 
 /// Where IPsec transforms what goes out.
@@ -84,7 +86,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "netfilter-queue",
-        title: "a netfilter rule hands the packet to user space (NFQUEUE), and it does not come back: nobody listens, the queue is full, or the program drops it",
+        title: "a netfilter rule hands the packet to user space (NFQUEUE), and it does not come back: nobody listens, the queue is full, or the program drops it, or a rule behind that",
         condition: "nf_queue (net/netfilter/nf_queue.c) fails, or nf_reinject has the verdict NF_DROP (net/netfilter/nfnetlink_queue.c)",
         counters: "those of the rule; queue_dropped and user_dropped in /proc/net/netfilter/nfnetlink_queue",
         told: "no",
@@ -203,7 +205,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "neighbour-failed",
-        title: "the next hop did not answer: its link-layer address could not be resolved",
+        title: "the next hop did not answer, or its entry was removed before it could: its link-layer address is not known",
         condition: "neigh_invalidate after the last probe (net/core/neighbour.c; arp_error_report, ndisc_error_report)",
         counters: "none of the tunnel device: it counted success",
         told: "the outer source, which is this host, gets ICMP host unreachable; the inner one mostly does not",
@@ -370,7 +372,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "no-listener",
         title: "the outer packet arrived at a UDP port that nobody listens on",
-        condition: "no socket for the outer destination port, in __udp4_lib_rcv or udp_rcv (net/ipv4/udp.c), __udp6_lib_rcv (net/ipv6/udp.c)",
+        condition: "no socket for the outer destination port, in __udp4_lib_rcv or udp_rcv (net/ipv4/udp.c), __udp6_lib_rcv (net/ipv6/udp.c); of a group's, in their functions for multicast",
         counters: "UdpNoPorts (nstat), none of the tunnel device: it counted success",
         told: "the outer sender gets ICMP port unreachable, which no tunnel passes on to the inner one",
         remedy: "open the port on the receiving host (fou: ip fou add port PORT ipproto NUMBER; vxlan, geneve: a device with this port), or correct the port of the tunnel",
@@ -382,7 +384,23 @@ pub const CAUSES: &[Cause] = &[
             // A firewall raises the same error, elsewhere.
             let refused = evidence.named_reason().is_none()
                 && matches!(evidence.told(), Some((4, 3, 3) | (6, 1, 4)));
-            (evidence.reason_is("NO_SOCKET") || refused).then_some(Proved)
+            // Of what is for a group nobody is told.
+            let ignored = evidence.outer_to_group()
+                && evidence.by_kfree()
+                && evidence.named_reason().is_none()
+                && evidence.told().is_none();
+            if ignored {
+                return Some(Inferred);
+            }
+            if !refused && !evidence.reason_is("NO_SOCKET") {
+                return None;
+            }
+            // One that is up has a socket, which is somewhere else.
+            let listens = |device: &Arc<Device>| device.up && device.port.is_some();
+            Some(match evidence.receivers.iter().any(listens) {
+                true => Inferred,
+                false => Proved,
+            })
         },
     },
     Cause {
@@ -417,16 +435,12 @@ pub const CAUSES: &[Cause] = &[
             if evidence.reason_is("UDP_CSUM") {
                 return Some(Proved);
             }
-            let ipv6 = evidence
-                .record
-                .as_ref()
-                .is_some_and(|record| record.outer.ethertype == ETH_P_IPV6);
+            // Further in it can be a policy of IPsec or a filter as well.
             (evidence.named_reason().is_none()
                 && evidence.key.outer_proto == IPPROTO_UDP
-                && ipv6
                 && evidence.received()
                 && evidence.told().is_none()
-                && evidence.freed_in_any(UDP_RECEIVE))
+                && evidence.freed_in_any(&["udpv6_rcv", "__udp6_lib_rcv"]))
             .then_some(Inferred)
         },
     },
