@@ -55,6 +55,15 @@ const BACKLOGS: &[&str] = &[
     "netif_rx_internal",
 ];
 
+/// Where what IPsec in transport mode has decrypted is put in a queue.
+const TRANSPORT_QUEUES: &[&str] = &[
+    "xfrm4_transport_finish",
+    "xfrm4_rcv_encap_finish",
+    "xfrm4_rcv_encap_finish2",
+    "xfrm6_transport_finish",
+    "xfrm6_transport_finish2",
+];
+
 /// Functions that look at what a tunnel's packet has to have: its counters tell of
 /// other packets, too, that another CPU receives meanwhile.
 const CHECKS: &[&str] = &[
@@ -795,8 +804,8 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "backlog-full",
         title: "too many received packets wait to be processed",
-        condition: "a queue longer than net.core.netdev_max_backlog, in enqueue_to_backlog (net/core/dev.c), gro_cells_receive (net/core/gro_cells.c)",
-        counters: "rx_dropped of the tunnel device; dropped in /proc/net/softnet_stat",
+        condition: "a queue longer than net.core.netdev_max_backlog, in enqueue_to_backlog (net/core/dev.c), gro_cells_receive (net/core/gro_cells.c); for what IPsec in transport mode has decrypted, xfrm_trans_queue, called by xfrm4_transport_finish (net/ipv4/xfrm4_input.c), xfrm6_transport_finish (net/ipv6/xfrm6_input.c)",
+        counters: "rx_dropped of the tunnel device; dropped in /proc/net/softnet_stat; of IPsec's queue none",
         told: "no",
         remedy: "raise net.core.netdev_max_backlog, spread the load over CPUs (RPS), or find what keeps the softirq busy",
         fixes: &[],
@@ -806,7 +815,7 @@ pub const CAUSES: &[Cause] = &[
             }
             (evidence.by_kfree()
                 && evidence.named_reason().is_none()
-                && evidence.freed_in_any(BACKLOGS))
+                && (evidence.freed_in_any(BACKLOGS) || evidence.freed_in_any(TRANSPORT_QUEUES)))
             .then_some(Inferred)
         },
     },
