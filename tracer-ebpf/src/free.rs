@@ -442,14 +442,8 @@ fn is_same<const OF: bool>(record: &mut Record, skb: &impl Fields<OF>, outermost
     {
         return false;
     }
-    let came = came_since(record, skb);
-    // What was handed to IP has its outer header until it is received: this is
-    // another one like it, on its way to the driver.
-    if !came && record.key.seen & seen::HANDED_TO_IP != 0 {
-        return false;
-    }
     record.key.seen |= seen::IN_THE_CLEAR;
-    if came {
+    if came_since(record, skb) {
         record.key.seen |= seen::DECAPSULATED;
     }
     true
