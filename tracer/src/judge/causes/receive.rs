@@ -105,7 +105,7 @@ fn may_not_arrive(flow: &Flow) -> bool {
 const IPV6_MIN_MTU: u32 = 1280;
 
 /// Where a packet that was not put together is given up.
-pub const GIVEN_UP: &[&str] = &[
+const GIVEN_UP: &[&str] = &[
     "inet_frag_rbtree_purge",
     "ip_expire",
     "ip6_frag_expire",
