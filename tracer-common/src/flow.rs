@@ -6,6 +6,8 @@ pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub const ETH_P_ARP: u16 = 0x0806;
+/// Transparent Ethernet bridging: an Ethernet frame in GRE or Geneve.
+pub const ETH_P_TEB: u16 = 0x6558;
 /// MPLS (RFC 3032), unicast and multicast.
 pub const ETH_P_MPLS_UC: u16 = 0x8847;
 pub const ETH_P_MPLS_MC: u16 = 0x8848;

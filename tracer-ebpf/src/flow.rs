@@ -3,7 +3,7 @@
 use tracer_common::{
     config::payload,
     flow::{
-        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_AH,
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, ETH_P_TEB, Flow, IPPROTO_AH,
         IPPROTO_ESP, IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6,
         IPPROTO_L2TP, IPPROTO_MPLS, IPPROTO_UDP,
     },
@@ -23,8 +23,6 @@ const SHORTEST_ESP: u16 = 16;
 const ETHERNET_HEADER: u64 = 14;
 const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
-/// Transparent Ethernet bridging: an Ethernet frame in GRE or Geneve.
-const ETH_P_TEB: u16 = 0x6558;
 const ETH_P_ERSPAN: u16 = 0x88be;
 /// Bits of the first two bytes of a GRE header (RFC 2784, RFC 2890).
 const GRE_CHECKSUM: u16 = 0x8000;

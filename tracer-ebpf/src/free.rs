@@ -6,7 +6,9 @@ use aya_ebpf::{EbpfContext as _, helpers::generated, programs::ProbeContext};
 use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
-    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_UDP},
+    flow::{
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, ETH_P_TEB, Flow, IPPROTO_UDP,
+    },
     record::{Head, Record},
     tally::{TallyKey, freed_by, lost, outcome, seen},
 };
@@ -470,7 +472,7 @@ fn came_since<const OF: bool>(record: &Record, skb: &impl Fields<OF>) -> bool {
 fn is_networks(protocol: u16) -> bool {
     matches!(
         protocol,
-        ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC
+        ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC | ETH_P_TEB
     )
 }
 

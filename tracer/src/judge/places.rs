@@ -7,7 +7,7 @@
 //! what is for others.
 
 use tracer_common::{
-    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC},
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, ETH_P_TEB},
     tally::{freed_by, outcome, seen},
 };
 
@@ -54,6 +54,7 @@ const ON_THE_WAY: &[&str] = &[
     "ipv6_srh_rcv",
     "ipv6_destopt_rcv",
     "ip6_parse_tlv",
+    "ip6_tlvopt_unknown",
     // net/mpls/af_mpls.c.
     "mpls_forward",
     // A bridge's port: net/bridge/br_input.c, br_vlan.c. What it floods to no other
@@ -200,7 +201,7 @@ const TO_ALL_HOSTS: &[&str] = &["ip_error", "ip_forward", "ip6_forward"];
 fn is_networks(ethertype: u16) -> bool {
     matches!(
         ethertype,
-        0 | ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC
+        0 | ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC | ETH_P_TEB
     )
 }
 
@@ -213,13 +214,6 @@ const FLOODING: &[&str] = &[
     "ipvlan_process_multicast",
 ];
 
-/// Does somebody look for the neighbour with an address of this host, by IPv6?
-fn is_solicitation(evidence: &Evidence) -> bool {
-    const SOLICITED_NODE: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
-    let flow = evidence.flow();
-    flow.dst.starts_with(&SOLICITED_NODE) && flow.src != [0; 16]
-}
-
 /// Was it a copy that this host has no part in, whoever else may have got it?
 fn for_others(evidence: &Evidence) -> bool {
     if evidence.reason_is("OTHERHOST")
@@ -231,15 +225,21 @@ fn for_others(evidence: &Evidence) -> bool {
         return true;
     }
     let group6 = evidence.is_ipv6() && evidence.flow().dst[0] == 0xff;
-    // What is announced to all (duplicate addresses, MLD), where IPv6 is off.
-    if evidence.reason_is("IPV6DISABLED") && group6 && !is_solicitation(evidence) {
+    // What is announced to all, or asked of all (neighbours, duplicate addresses, MLD),
+    // where IPv6 is off.
+    if evidence.reason_is("IPV6DISABLED") && group6 {
         return true;
     }
     if evidence.saw(seen::OTHER_HOST) {
         let unnamed = evidence.named_reason().is_none();
         // The port that has learned its address is the one by which the copy came, or
         // no other takes it.
-        if (unnamed || evidence.reason_is("NO_TX_TARGET")) && evidence.freed_in_any(FLOODING) {
+        if evidence.reason_is("NO_TX_TARGET") || (unnamed && evidence.freed_in_any(FLOODING)) {
+            return true;
+        }
+        // Which call kfree_skb last, so that their caller seems to do it. It frees what a
+        // locked port gets, too.
+        if unnamed && !evidence.names_no_target && evidence.freed_in("br_handle_frame_finish") {
             return true;
         }
         // IP and ARP always have somebody who takes them, but not from the inactive

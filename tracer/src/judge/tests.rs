@@ -52,6 +52,7 @@ pub fn sit() -> Evidence {
         names_duplicates: true,
         names_local_source: false,
         names_backlog: true,
+        names_no_target: true,
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),
@@ -287,6 +288,13 @@ fn what_is_for_others_is_no_drop() {
     evidence.key.seen |= seen::OTHER_HOST;
     // What a bridge forwards is for others too, and can be lost.
     evidence.place = at("__dev_queue_xmit");
+    assert!(is_drop(&evidence));
+    // It has no port for it; where that has a name, this is something else.
+    evidence.place = at("br_handle_frame_finish");
+    assert!(is_drop(&evidence));
+    evidence.names_no_target = false;
+    assert!(!is_drop(&evidence));
+    evidence.place = at("__allowed_ingress");
     assert!(is_drop(&evidence));
 
     // A multicast group that nobody has joined, still encapsulated.

@@ -8,8 +8,8 @@
 
 use tracer_common::{
     flow::{
-        ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, Flow, IPPROTO_GRE, IPPROTO_ICMP,
-        IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
+        ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, ETH_P_TEB, Flow, IPPROTO_GRE,
+        IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IPIP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
     },
     record::Record,
     tally::{outcome, seen},
@@ -26,7 +26,6 @@ const IPV6: usize = 40;
 const UDP: usize = 8;
 /// Destination, source, type.
 const ETHERNET: usize = 14;
-const ETH_P_TEB: u16 = 0x6558;
 const IPPROTO_UDPLITE: u8 = 136;
 const IPPROTO_DCCP: u8 = 33;
 const IPPROTO_SCTP: u8 = 132;

@@ -72,6 +72,8 @@ pub fn all() -> Vec<Hook> {
         ("fou_udp_recv", "fou", 1),
         ("gue_udp_recv", "fou", 1),
         ("l2tp_udp_encap_recv", "l2tp_core", 1),
+        // The session is known.
+        ("l2tp_recv_common", "l2tp_core", 1),
     ] {
         hooks.push(Hook {
             point: RECEIVE,

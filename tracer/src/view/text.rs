@@ -437,7 +437,10 @@ pub fn verdict(row: &Row) -> String {
             format!("IPsec does not let the outer packet out{to}: a policy blocks it, or asks for a state (SA) that is not there")
         }
         "no-ipsec-state" if evidence.in_driver() => {
-            format!("{}, or a policy that blocks it", row.cause.title)
+            format!(
+                "{}, or a policy that blocks it, or no route to the other end",
+                row.cause.title
+            )
         }
         id if id.starts_with("neighbour-") && is_before_the_driver(row) => {
             format!("{} (inside the tunnel, on {})", row.cause.title, device_name(row))

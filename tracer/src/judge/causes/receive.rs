@@ -64,6 +64,9 @@ const TRANSPORT_QUEUES: &[&str] = &[
     "xfrm6_transport_finish2",
 ];
 
+/// Where L2TP over IP looks its session up.
+const L2TP_OVER_IP: &[&str] = &["l2tp_ip_recv", "l2tp_ip6_recv"];
+
 /// Functions that look at what a tunnel's packet has to have: its counters tell of
 /// other packets, too, that another CPU receives meanwhile.
 const CHECKS: &[&str] = &[
@@ -178,11 +181,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "vni-unknown",
-        title: "the receiving host has no device with the packet's VNI",
+        title: "the receiving host has no device that is up and takes the packet's VNI (Geneve: from its source)",
         condition: "vxlan_vs_find_vni or geneve_lookup found none for this network, port and source: vxlan_rcv (drivers/net/vxlan/vxlan_core.c), geneve_udp_encap_recv (drivers/net/geneve.c)",
         counters: "none of a device (UdpInDatagrams counts it as delivered); tx_errors of the sending device where both are on this host",
         told: "no",
-        remedy: "compare id (VNI), port and remote of both ends: ip -d link show type vxlan, ip -d link show type geneve",
+        remedy: "compare id (VNI), port and, of Geneve, remote of both ends, and that the receiving device is up: ip -d link show type vxlan, ip -d link show type geneve",
         fixes: &[],
         applies: |evidence| {
             if evidence.reason_is("VXLAN_VNI_NOT_FOUND") {
@@ -279,11 +282,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         id: "no-matching-tunnel",
-        title: "the receiving host has no tunnel for the packet's addresses and key",
+        title: "the receiving host has no tunnel that is up for the packet's protocol, addresses and key",
         condition: "the look-up by remote, local, link and key found no tunnel that is up: ip_tunnel_lookup (net/ipv4/ip_tunnel.c), ipip6_tunnel_lookup (net/ipv6/sit.c), ip6_tnl_lookup (net/ipv6/ip6_tunnel.c), ip6gre_tunnel_lookup (net/ipv6/ip6_gre.c)",
         counters: "none of a tunnel device; of the device below rx_dropped since 7.2",
         told: "the outer source gets ICMP port unreachable, which it does not pass on",
-        remedy: "compare local, remote and key of both ends, and that the receiving device is up: ip -d link show",
+        remedy: "compare kind, local, remote and key of both ends, and that the receiving device is up: ip -d link show; of FOU also ipproto: ip fou show",
         fixes: &[],
         applies: |evidence| {
             if evidence.saw(seen::TUNNEL_FOUND) {
@@ -388,7 +391,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "bad-source-mac",
         title: "the inner frame's source MAC address is none that a device can have: zero, or a group's",
-        condition: "is_valid_ether_addr is false of the source, in vxlan_set_mac (drivers/net/vxlan/vxlan_core.c)",
+        condition: "is_valid_ether_addr is false of the source, in vxlan_set_mac (drivers/net/vxlan/vxlan_core.c), br_handle_frame (net/bridge/br_input.c)",
         counters: "none",
         told: "no",
         remedy: "see what sends such frames into the tunnel on the other end (tracer record, tracer report --pcapng)",
@@ -398,7 +401,7 @@ pub const CAUSES: &[Cause] = &[
                 || (evidence.saw(seen::NO_SOURCE_MAC)
                     && evidence.named_reason().is_none()
                     && evidence.by_kfree()
-                    && evidence.freed_in_overlay()))
+                    && (evidence.freed_in_overlay() || evidence.freed_in("br_handle_frame"))))
             .then_some(Proved)
         },
     },
@@ -410,10 +413,14 @@ pub const CAUSES: &[Cause] = &[
         told: "no",
         remedy: "cookie and peer_cookie have to be crossed on the two ends: ip l2tp show session on both",
         fixes: &[],
-        applies: |evidence| // It is the last that its caller calls.
-            evidence
-                .freed_in_any(&["l2tp_recv_common", "l2tp_udp_encap_recv"])
-                .then_some(Inferred),
+        applies: |evidence| {
+            // kfree_skb is the last that it calls, so that its caller seems to do it.
+            (evidence.freed_in_any(&["l2tp_recv_common", "l2tp_udp_encap_recv"])
+                || (evidence.by_kfree()
+                    && evidence.saw(seen::TUNNEL_RECEIVE)
+                    && evidence.freed_in_any(L2TP_OVER_IP)))
+            .then_some(Inferred)
+        },
     },
     Cause {
         id: "ipsec-input",
@@ -663,8 +670,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "session_id and peer_session_id have to be crossed on the two ends: ip l2tp show session on both",
         fixes: &[],
         applies: |evidence| {
-            (evidence.by_kfree() && evidence.freed_in_any(&["l2tp_ip_recv", "l2tp_ip6_recv"]))
-                .then_some(Inferred)
+            (evidence.by_kfree() && evidence.freed_in_any(L2TP_OVER_IP)).then_some(Inferred)
         },
     },
     Cause {
@@ -751,7 +757,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "xdp-drop",
         title: "an XDP program on the device dropped the packet",
-        condition: "XDP_DROP of a generic XDP program, in do_xdp_generic (net/core/dev.c)",
+        condition: "XDP_DROP, in do_xdp_generic (net/core/dev.c), veth_xdp_rcv_skb (drivers/net/veth.c); or another action that failed",
         counters: "those of the program",
         told: "no",
         remedy: "see what is attached: ip -d link show dev DEV, bpftool net show dev DEV",
@@ -764,6 +770,7 @@ pub const CAUSES: &[Cause] = &[
                             "do_xdp_generic",
                             "netif_receive_generic_xdp",
                             "bpf_prog_run_generic_xdp",
+                            "veth_xdp_rcv_skb",
                         ]))))
             .then_some(Inferred)
         },

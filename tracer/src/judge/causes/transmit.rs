@@ -359,10 +359,10 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         id: "no-ipsec-state",
         title: "IPsec has no policy or no state (SA) for the packet",
-        condition: "the route has no xfrm state for this interface, in xfrmi_xmit2 (net/xfrm/xfrm_interface_core.c), vti_xmit (net/ipv4/ip_vti.c), vti6_xmit (net/ipv6/ip6_vti.c); or xfrm_lookup_route made it a blackhole for want of one (net/xfrm/xfrm_policy.c)",
+        condition: "the route has no xfrm state for this interface, or xfrm_lookup gives none (without one, by a policy that blocks, for want of a route to its other end), in xfrmi_xmit2 (net/xfrm/xfrm_interface_core.c), vti_xmit (net/ipv4/ip_vti.c), vti6_xmit (net/ipv6/ip6_vti.c); or xfrm_lookup_route made it a blackhole for want of one (net/xfrm/xfrm_policy.c)",
         counters: "tx_carrier_errors, tx_errors of an xfrm or vti device; XfrmOutNoStates (/proc/net/xfrm_stat) where a policy asks for a state: the tunnel then counts success",
         told: "xfrm and vti raise ICMP host unreachable towards the inner source; nobody is told behind another tunnel",
-        remedy: "compare ip xfrm policy and ip xfrm state with the packet's outer addresses (and if_id or mark); is the key daemon up?",
+        remedy: "compare ip xfrm policy and ip xfrm state with the packet's outer addresses (and if_id or mark), and ip route get of the state's other end; is the key daemon up?",
         fixes: &[],
         applies: |evidence| {
             let discarded = evidence.freed_in_any(&["dst_discard_out", "dst_discard"]);
