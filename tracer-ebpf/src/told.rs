@@ -1,9 +1,6 @@
 //! ICMP errors raised towards the sender of a packet.
 
-use crate::{
-    frame,
-    skb::{Fields as _, SkBuff},
-};
+use crate::{frame, skb::SkBuff};
 
 const ICMP_REDIRECT: i32 = 5;
 
@@ -11,10 +8,8 @@ const ICMP_REDIRECT: i32 = 5;
 /// (rate limits, no route back) is another matter: this is the attempt.
 #[inline(always)]
 pub fn raised<const TYPED: bool>(skb: SkBuff<TYPED>, family: u8, kind: i32, code: i32) {
-    // A redirect tells of a better way, not of an error; and what did not come to this
-    // host's own MAC address, as what a bridge forwards, is answered with nothing
-    // (`__icmp_send`).
-    if family == 4 && (kind == ICMP_REDIRECT || skb.for_other_hosts()) {
+    // Which tells of a better way, not of an error.
+    if family == 4 && kind == ICMP_REDIRECT {
         return;
     }
     let Some(context) = frame::enter() else {

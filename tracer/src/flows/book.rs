@@ -106,8 +106,6 @@ pub struct Book {
     /// And packets that a full queue refused?
     names_local_source: bool,
     names_backlog: bool,
-    /// And copies that a bridge has no port for?
-    names_no_target: bool,
     watched: Watched,
     /// Namespace to leave unnamed: our own.
     own_netns: u32,
@@ -151,7 +149,6 @@ impl Book {
             names_duplicates: start.reasons.has("DUP_FRAG"),
             names_local_source: start.reasons.has("IP_LOCAL_SOURCE"),
             names_backlog: start.reasons.has("CPU_BACKLOG"),
-            names_no_target: start.reasons.has("NO_TX_TARGET"),
             watched: start.watched,
             own_netns: start.own_netns,
             started_ns: start.time_ns,

@@ -115,8 +115,6 @@ pub struct Evidence {
     pub names_duplicates: bool,
     /// Does it name the packets that a full queue of the CPU refused?
     pub names_backlog: bool,
-    /// Does it name the copies that a bridge has no port for?
-    pub names_no_target: bool,
     /// Were functions watched that look for routes?
     pub routes_watched: bool,
     /// Were the answers of single routing tables of the underlay watched?

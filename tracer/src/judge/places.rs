@@ -211,6 +211,9 @@ const FLOODING: &[&str] = &[
     "br_flood",
     "br_flood_finish",
     "br_multicast_flood",
+    // Which calls these last, and they kfree_skb, so that it seems to do so. It frees
+    // what a locked port gets, too.
+    "br_handle_frame_finish",
     "ipvlan_process_multicast",
 ];
 
@@ -235,11 +238,6 @@ fn for_others(evidence: &Evidence) -> bool {
         // The port that has learned its address is the one by which the copy came, or
         // no other takes it.
         if evidence.reason_is("NO_TX_TARGET") || (unnamed && evidence.freed_in_any(FLOODING)) {
-            return true;
-        }
-        // Which call kfree_skb last, so that their caller seems to do it. It frees what a
-        // locked port gets, too.
-        if unnamed && !evidence.names_no_target && evidence.freed_in("br_handle_frame_finish") {
             return true;
         }
         // IP and ARP always have somebody who takes them, but not from the inactive

@@ -52,7 +52,6 @@ pub fn sit() -> Evidence {
         names_duplicates: true,
         names_local_source: false,
         names_backlog: true,
-        names_no_target: true,
         routes_watched: true,
         tables_watched: true,
         receivers: Vec::new(),
@@ -289,10 +288,8 @@ fn what_is_for_others_is_no_drop() {
     // What a bridge forwards is for others too, and can be lost.
     evidence.place = at("__dev_queue_xmit");
     assert!(is_drop(&evidence));
-    // It has no port for it; where that has a name, this is something else.
+    // It has no port for it.
     evidence.place = at("br_handle_frame_finish");
-    assert!(is_drop(&evidence));
-    evidence.names_no_target = false;
     assert!(!is_drop(&evidence));
     evidence.place = at("__allowed_ingress");
     assert!(is_drop(&evidence));

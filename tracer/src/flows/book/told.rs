@@ -69,7 +69,6 @@ impl Book {
             names_duplicates: self.names_duplicates,
             names_local_source: self.names_local_source,
             names_backlog: self.names_backlog,
-            names_no_target: self.names_no_target,
             routes_watched: self.watched.routes,
             tables_watched: if key.route & route::IPV6 == 0 {
                 self.watched.tables

@@ -463,9 +463,18 @@ pub const CAUSES: &[Cause] = &[
         remedy: "on the host that forwards: compare /proc/net/xfrm_stat before and after; ip xfrm policy (dir fwd, dir out), ip xfrm state",
         fixes: &[],
         applies: |evidence| {
-            (evidence.reason_is("XFRM_POLICY")
-                && evidence.freed_in_any(&["ip_forward", "ip6_forward"]))
-            .then_some(Proved)
+            if evidence.reason_is("XFRM_POLICY")
+                && evidence.freed_in_any(&["ip_forward", "ip6_forward"])
+            {
+                return Some(Proved);
+            }
+            // Before the reasons (5.17) what is left of those that nobody is told of.
+            (evidence.reason.is_none()
+                && evidence.by_kfree()
+                && evidence.errors_watched
+                && evidence.told().is_none()
+                && evidence.freed_in("ip_forward"))
+            .then_some(Inferred)
         },
     },
     Cause {
