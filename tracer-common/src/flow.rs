@@ -73,6 +73,16 @@ impl Flow {
     }
 }
 
+/// Does a packet with this EtherType belong to a network, rather than to sockets that
+/// only use the same structure, or to a protocol that hardly anybody speaks?
+#[inline(always)]
+pub fn is_networks(ethertype: u16) -> bool {
+    matches!(
+        ethertype,
+        ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC | ETH_P_TEB
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,7 @@ use aya_ebpf::{EbpfContext as _, helpers::generated, programs::ProbeContext};
 use tracer_common::{
     ABI_VERSION,
     config::{kind, switch},
-    flow::{
-        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, ETH_P_TEB, Flow, IPPROTO_UDP,
-    },
+    flow::{ETH_P_IP, ETH_P_IPV6, Flow, IPPROTO_UDP, is_networks},
     record::{Head, Record},
     tally::{TallyKey, freed_by, lost, outcome, seen},
 };
@@ -464,16 +462,6 @@ fn came_since<const OF: bool>(record: &Record, skb: &impl Fields<OF>) -> bool {
             || skb
                 .device()
                 .is_some_and(|dev| dev.0 != 0 && dev.netns() != record.key.sender_netns))
-}
-
-/// Does a packet with this EtherType belong to a network, rather than to
-/// sockets that only use the same structure?
-#[inline(always)]
-fn is_networks(protocol: u16) -> bool {
-    matches!(
-        protocol,
-        ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC | ETH_P_TEB
-    )
 }
 
 /// A packet no frame of ours has sent: of interest if it is a tunnel's outer

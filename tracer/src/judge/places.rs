@@ -7,7 +7,7 @@
 //! what is for others.
 
 use tracer_common::{
-    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS_MC, ETH_P_MPLS_UC, ETH_P_TEB},
+    flow::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, is_networks},
     tally::{freed_by, outcome, seen},
 };
 
@@ -58,7 +58,7 @@ const ON_THE_WAY: &[&str] = &[
     // net/mpls/af_mpls.c.
     "mpls_forward",
     // A bridge's port: net/bridge/br_input.c, br_vlan.c. What it floods to no other
-    // port is freed elsewhere (br_flood, br_forward).
+    // port is left out before (`for_others`).
     "br_handle_frame",
     "br_handle_frame_finish",
     "br_allowed_ingress",
@@ -197,14 +197,6 @@ const FOR_OTHER_HOSTS: &[&str] = &["ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv
 
 const TO_ALL_HOSTS: &[&str] = &["ip_error", "ip_forward", "ip6_forward"];
 
-/// Is it a protocol that a network speaks? 0: not known.
-fn is_networks(ethertype: u16) -> bool {
-    matches!(
-        ethertype,
-        0 | ETH_P_IP | ETH_P_IPV6 | ETH_P_ARP | ETH_P_MPLS_UC | ETH_P_MPLS_MC | ETH_P_TEB
-    )
-}
-
 /// Where a switch within the host finds nobody to give a copy to.
 const FLOODING: &[&str] = &[
     "br_forward",
@@ -250,6 +242,7 @@ fn for_others(evidence: &Evidence) -> bool {
     }
     // A protocol that nobody here speaks (LLDP).
     if evidence.saw(seen::DECAPSULATED)
+        && evidence.flow().ethertype != 0
         && !is_networks(evidence.flow().ethertype)
         && evidence.freed_in("__netif_receive_skb_core")
     {
